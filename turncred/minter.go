@@ -1,0 +1,114 @@
+package turncred
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// ClockSkew is how far a relay's clock may lag behind an edge's before it refuses the
+// edge's credentials.
+const ClockSkew = 60 * time.Second
+
+// MinterConfig configures a Minter. Codec, Realm, URIs and Revoker must be set.
+type MinterConfig struct {
+	Codec   *TidCodec
+	Realm   Realm
+	URIs    []string      // RFC 7065, turns first
+	MaxTTL  time.Duration // longest life of a credential; default 1 h
+	Order   UsernameOrder // default Order3GPP
+	Revoker Revoker
+	Now     func() time.Time // default time.Now
+}
+
+// Minter makes what both approaches have in common, everything but the password, and
+// words revocations. An issuer embeds it. Safe for concurrent use.
+type Minter struct {
+	cfg MinterConfig
+
+	mu      sync.Mutex // guards counter and floor
+	counter uint8
+	// floor is the tick of the last revocation. What is issued later gets a later tick,
+	// so that a registration right after a de-registration works at once.
+	floor IssueTime
+}
+
+// NewMinter checks cfg.
+func NewMinter(cfg MinterConfig) (*Minter, error) {
+	switch {
+	case cfg.Codec == nil:
+		return nil, errors.New("minter: Codec is not set")
+	case cfg.Realm == "":
+		return nil, errors.New("minter: Realm is not set")
+	case len(cfg.URIs) == 0:
+		return nil, errors.New("minter: URIs is empty: a credential without a TURN URI is of no use")
+	case cfg.Revoker == nil:
+		return nil, errors.New("minter: Revoker is not set")
+	}
+	if cfg.MaxTTL == 0 {
+		cfg.MaxTTL = time.Hour
+	}
+	if cfg.MaxTTL < time.Second {
+		return nil, fmt.Errorf("minter: MaxTTL is %v, want 1 s or more", cfg.MaxTTL)
+	}
+	if cfg.Order == "" {
+		cfg.Order = Order3GPP
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	var c [1]byte
+	if _, err := rand.Read(c[:]); err != nil { // starts at random in each process
+		return nil, fmt.Errorf("minter: %w", err)
+	}
+	return &Minter{cfg: cfg, counter: c[0]}, nil
+}
+
+// Now returns the minter's time.
+func (m *Minter) Now() time.Time { return m.cfg.Now() }
+
+// Mint returns a credential without its password.
+func (m *Minter) Mint(r Request, kid KeyID, a Approach) (Credential, error) {
+	now := m.cfg.Now()
+	life := min(r.Life, m.cfg.MaxTTL).Truncate(time.Second)
+	if life <= 0 {
+		return Credential{}, errors.New("mint: the registration ends within a second")
+	}
+	id := Identity{Subject: m.cfg.Codec.Subject(r.IMPI), Binding: r.Binding}
+	m.mu.Lock()
+	id.Issued = max(IssueTimeAt(now), m.floor+1)
+	m.counter++
+	counter := m.counter
+	m.mu.Unlock()
+
+	tid, err := m.cfg.Codec.Seal(kid, id, counter)
+	if err != nil {
+		return Credential{}, fmt.Errorf("mint: %w", err)
+	}
+	texp := now.Truncate(time.Second).Add(life)
+	return Credential{
+		Tid: tid, Texp: texp, TTL: life, Username: m.cfg.Order.Username(tid, texp),
+		Realm: m.cfg.Realm, URIs: m.cfg.URIs, Approach: a, Identity: id,
+	}, nil
+}
+
+// Revoke implements Provisioner for the issuers that embed m.
+func (m *Minter) Revoke(ctx context.Context, s Scope) error {
+	now := m.cfg.Now()
+	m.mu.Lock()
+	m.floor = max(m.floor, IssueTimeAt(now))
+	until := m.floor
+	m.mu.Unlock()
+
+	r := Revocation{
+		Subject: m.cfg.Codec.Subject(s.IMPI), IssuedUntil: until, KeepLive: s.KeepLive,
+		Until: now.Add(m.cfg.MaxTTL + ClockSkew),
+	}
+	if !s.AllBindings {
+		r.Binding = &s.Binding
+	}
+	return m.cfg.Revoker.Revoke(ctx, r)
+}
