@@ -29,11 +29,12 @@ type MinterConfig struct {
 type Minter struct {
 	cfg MinterConfig
 
-	mu      sync.Mutex // guards counter and floor
+	mu      sync.Mutex // guards the fields below
 	counter uint8
-	// floor is the tick of the last revocation. What is issued later gets a later tick,
+	issued  IssueTime // latest tick in any Tid: a revocation must reach it
+	// revoked is the tick of the last revocation. What is issued later gets a later tick,
 	// so that a registration right after a de-registration works at once.
-	floor IssueTime
+	revoked IssueTime
 }
 
 // NewMinter checks cfg.
@@ -79,7 +80,8 @@ func (m *Minter) Mint(r Request, kid KeyID, a Approach) (Credential, error) {
 	}
 	id := Identity{Subject: m.cfg.Codec.Subject(r.IMPI), Binding: r.Binding}
 	m.mu.Lock()
-	id.Issued = max(IssueTimeAt(now), m.floor+1)
+	id.Issued = max(IssueTimeAt(now), m.revoked+1)
+	m.issued = max(m.issued, id.Issued)
 	m.counter++
 	counter := m.counter
 	m.mu.Unlock()
@@ -99,8 +101,8 @@ func (m *Minter) Mint(r Request, kid KeyID, a Approach) (Credential, error) {
 func (m *Minter) Revoke(ctx context.Context, s Scope) error {
 	now := m.cfg.Now()
 	m.mu.Lock()
-	m.floor = max(m.floor, IssueTimeAt(now))
-	until := m.floor
+	m.revoked = max(m.revoked, m.issued, IssueTimeAt(now))
+	until := m.revoked
 	m.mu.Unlock()
 
 	r := Revocation{

@@ -8,8 +8,9 @@ import (
 	"epcscf/turncred"
 )
 
-// pruneEvery is how many writes pass between two sweeps of expired records: a sweep
-// reads the whole table, so its cost per write stays constant.
+// pruneEvery is how many writes pass at least between two sweeps of expired records. A
+// sweep comes after as many writes as the last one left records, so its cost per write
+// stays constant.
 const pruneEvery = 1024
 
 // Table is a relay's credentials in memory. A record is dropped after its Texp: a live
@@ -18,9 +19,9 @@ type Table struct {
 	realm turncred.Realm
 	now   func() time.Time
 
-	mu      sync.RWMutex // guards records and writes
-	records map[turncred.Tid]Record
-	writes  int
+	mu         sync.RWMutex // guards the fields below
+	records    map[turncred.Tid]Record
+	untilSweep int // writes
 }
 
 var (
@@ -33,7 +34,7 @@ func NewTable(realm turncred.Realm, now func() time.Time) *Table {
 	if now == nil {
 		now = time.Now
 	}
-	return &Table{realm: realm, now: now, records: map[turncred.Tid]Record{}}
+	return &Table{realm: realm, now: now, records: map[turncred.Tid]Record{}, untilSweep: pruneEvery}
 }
 
 // Put implements Sink.
@@ -50,8 +51,9 @@ func (t *Table) Put(ctx context.Context, r Record) error {
 		return ErrConflict
 	}
 	t.records[r.Tid] = r
-	if t.writes++; t.writes%max(pruneEvery, len(t.records)) == 0 {
+	if t.untilSweep--; t.untilSweep <= 0 {
 		t.pruneLocked(t.now())
+		t.untilSweep = max(pruneEvery, len(t.records))
 	}
 	return nil
 }

@@ -1,0 +1,91 @@
+package sipext
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// HeaderFields is what *sip.Request and *sip.Response have in common.
+type HeaderFields interface {
+	Headers() []sip.Header
+	AppendHeader(sip.Header)
+	RemoveHeader(name string) bool
+}
+
+// compactForms are the one-letter names of the IANA registry "SIP Header Fields".
+var compactForms = map[string]string{
+	"accept-contact": "a", "allow-events": "u", "call-id": "i", "contact": "m",
+	"content-encoding": "e", "content-length": "l", "content-type": "c", "event": "o",
+	"from": "f", "identity": "y", "identity-info": "n", "refer-to": "r", "referred-by": "b",
+	"reject-contact": "j", "request-disposition": "d", "session-expires": "x",
+	"subject": "s", "supported": "k", "to": "t", "via": "v",
+}
+
+// Named reports whether a header field called name is the one called want, whatever
+// the case, also in its compact form (RFC 3261 §7.3.3).
+func Named(name, want string) bool {
+	if strings.EqualFold(name, want) {
+		return true
+	}
+	short, ok := compactForms[strings.ToLower(want)]
+	return ok && strings.EqualFold(name, short)
+}
+
+// Rows returns the rows of a header field in order, in every spelling.
+func Rows(m HeaderFields, name string) []sip.Header {
+	var rows []sip.Header
+	for _, h := range m.Headers() {
+		if Named(h.Name(), name) {
+			rows = append(rows, h)
+		}
+	}
+	return rows
+}
+
+// Strip removes every row of each named header field, in every spelling. sipgo's own
+// RemoveHeader takes the case as written and the first row only.
+func Strip(m HeaderFields, names ...string) {
+	for _, name := range names {
+		for _, h := range Rows(m, name) {
+			m.RemoveHeader(h.Name())
+		}
+	}
+}
+
+// tagHeaders are the header fields that list option tags.
+var tagHeaders = []string{"Supported", "Require", "Proxy-Require"}
+
+// List returns the elements of a comma-separated header field over all its rows, for
+// fields whose elements are tokens.
+func List(m HeaderFields, name string) []string {
+	var all []string
+	for _, h := range Rows(m, name) {
+		for _, e := range strings.Split(h.Value(), ",") {
+			if e = trimLWS(e); e != "" {
+				all = append(all, e)
+			}
+		}
+	}
+	return all
+}
+
+func hasOptionTag(m HeaderFields, tag string) bool {
+	return slices.ContainsFunc(tagHeaders, func(name string) bool {
+		return slices.ContainsFunc(List(m, name), func(t string) bool { return strings.EqualFold(t, tag) })
+	})
+}
+
+// stripOptionTag removes a tag from a list of them; an emptied header goes.
+func stripOptionTag(m HeaderFields, name, tag string) {
+	tags := List(m, name)
+	kept := slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return strings.EqualFold(t, tag) })
+	if len(kept) == len(tags) {
+		return
+	}
+	Strip(m, name)
+	if len(kept) > 0 {
+		m.AppendHeader(sip.NewHeader(name, strings.Join(kept, ", ")))
+	}
+}
