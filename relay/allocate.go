@@ -1,0 +1,207 @@
+package relay
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/pion/stun/v3"
+)
+
+// Lifetimes of an allocation (RFC 8656 §3.2, §7.2).
+const (
+	defaultLifetime = 600 * time.Second
+	maxLifetime     = 3600 * time.Second
+)
+
+// handleAllocate follows RFC 8656 §7.2; step 1, authentication, is behind us.
+func (w *worker) handleAllocate(r *request) *refusal {
+	// Step 2: "checks if the 5-tuple is currently in use". The same transaction id is a
+	// retransmission: the first answer again, with the time that is left.
+	if a := r.alloc; a != nil {
+		if a.made == r.msg.TransactionID && a.holder.username == r.holder.username {
+			w.writeAllocated(r, a)
+			return nil
+		}
+		return refuse(stun.CodeAllocMismatch, "five-tuple has an allocation")
+	}
+
+	// Step 3: REQUESTED-TRANSPORT. Always 442 for TCP: we relay to no TCP peer.
+	v, err := r.msg.Get(stun.AttrRequestedTransport)
+	protocol, ok := firstByteOf(v)
+	if err != nil || !ok {
+		return refuse(stun.CodeBadRequest, "REQUESTED-TRANSPORT is missing or malformed")
+	}
+	if protocol != protocolUDP {
+		return refuse(stun.CodeUnsupportedTransProto, "REQUESTED-TRANSPORT is not UDP")
+	}
+
+	// Step 4, DONT-FRAGMENT, is an unknown attribute to us: see understood.
+	// Steps 5 to 9: families and ports.
+	even, no := w.checkRelayAddress(r)
+	if no != nil {
+		return no
+	}
+	lifetime, no := lifetimeWanted(r.msg)
+	if no != nil {
+		return no
+	}
+
+	// Step 10: the quota. Step 11, redirection, we do not make.
+	if w.s.quotaReached(r.holder.identity.Subject) {
+		return refuse(stun.CodeAllocQuotaReached, "subject has its allocations")
+	}
+
+	a, no := w.s.allocate(r, lifetime, even)
+	if no != nil {
+		return no
+	}
+	w.writeAllocated(r, a)
+	return nil
+}
+
+// checkRelayAddress makes the checks of RFC 8656 §7.2, steps 5 to 9, and returns whether
+// the port must be even.
+func (w *worker) checkRelayAddress(r *request) (even bool, no *refusal) {
+	family, hasFamily := r.msg.Attributes.Get(stun.AttrRequestedAddressFamily)
+	additional, hasAdditional := r.msg.Attributes.Get(attrAdditionalAddressFamily)
+	port, hasPort := r.msg.Attributes.Get(stun.AttrEvenPort)
+
+	// Step 5: we never reserve a port, so no token is valid.
+	if r.msg.Contains(stun.AttrReservationToken) {
+		if hasPort || hasFamily || hasAdditional {
+			return false, refuse(stun.CodeBadRequest, "RESERVATION-TOKEN beside EVEN-PORT or a family")
+		}
+		return false, refuse(stun.CodeInsufficientCapacity, "unknown RESERVATION-TOKEN")
+	}
+
+	// Steps 6 and 7: without REQUESTED-ADDRESS-FAMILY the client wants IPv4.
+	if hasFamily && hasAdditional {
+		return false, refuse(stun.CodeBadRequest, "REQUESTED- and ADDITIONAL-ADDRESS-FAMILY")
+	}
+	wanted := byte(familyIPv4)
+	if hasFamily {
+		var ok bool
+		if wanted, ok = firstByteOf(family.Value); !ok {
+			return false, refuse(stun.CodeBadRequest, "REQUESTED-ADDRESS-FAMILY is malformed")
+		}
+	}
+	if wanted != familyOf(w.s.cfg.RelayIP) {
+		return false, refuse(stun.CodeAddrFamilyNotSupported, "no relay address of the family")
+	}
+
+	// Step 8: R asks for the next port too, which we cannot give.
+	if hasPort {
+		reserve, ok := evenPortOf(port.Value)
+		switch {
+		case !ok, reserve && hasAdditional:
+			return false, refuse(stun.CodeBadRequest, "EVEN-PORT is malformed, or R beside ADDITIONAL-ADDRESS-FAMILY")
+		case reserve:
+			return false, refuse(stun.CodeInsufficientCapacity, "EVEN-PORT with a reservation")
+		}
+	}
+
+	// Step 9: a dual allocation gets its IPv4 half, and ADDRESS-ERROR-CODE for the other.
+	if hasAdditional {
+		if f, ok := firstByteOf(additional.Value); !ok || f != familyIPv6 {
+			return false, refuse(stun.CodeBadRequest, "ADDITIONAL-ADDRESS-FAMILY is not IPv6")
+		}
+	}
+	return hasPort, nil
+}
+
+// lifetimeWanted computes what RFC 8656 §7.2 and §8.2 grant: the client's wish, at most
+// maxLifetime, at least defaultLifetime.
+func lifetimeWanted(m *stun.Message) (time.Duration, *refusal) {
+	v, err := m.Get(stun.AttrLifetime)
+	if err != nil {
+		return defaultLifetime, nil
+	}
+	asked, ok := lifetimeOf(v)
+	if !ok {
+		return 0, refuse(stun.CodeBadRequest, "LIFETIME is malformed")
+	}
+	return max(min(asked, maxLifetime), defaultLifetime), nil
+}
+
+// allocate opens a relayed socket and makes the allocation live.
+func (s *Server) allocate(r *request, lifetime time.Duration, even bool) (*allocation, *refusal) {
+	sock, bound, err := s.openRelay(even)
+	if err != nil {
+		s.log.Warn("relay: no relayed socket", "err", err)
+		return nil, refuse(stun.CodeInsufficientCapacity, "no relayed socket")
+	}
+	a := &allocation{
+		five: r.five, client: r.conn.retain(), relay: sock, bound: bound, relayed: bound,
+		holder: r.holder, since: r.now, made: r.msg.TransactionID,
+		paths: newPaths(s.cfg.MaxPermissions), limit: s.cfg.limit(r.now, r.holder.texp),
+	}
+	if s.cfg.ExternalIP.IsValid() {
+		a.relayed = netip.AddrPortFrom(s.cfg.ExternalIP, bound.Port())
+	}
+	a.deadline.set(earlier(r.now.Add(lifetime), a.limit))
+	if no := s.insert(a); no != nil {
+		_ = sock.Close()
+		return nil, no
+	}
+	a.client.trust(a)
+	s.log.Info("relay: allocation made", "flow", a.five.Client, "transport", a.five.Transport,
+		"tid", a.holder.tid, "subject", a.holder.identity.Subject, "relayed", a.relayed)
+	return a, nil
+}
+
+// writeAllocated writes the success response of RFC 8656 §7.2.
+func (w *worker) writeAllocated(r *request, a *allocation) {
+	r.alloc = a
+	w.addAddress(stun.AttrXORRelayedAddress, a.relayed)
+	w.out.Add(stun.AttrLifetime, lifetimeValue(a.deadline.time().Sub(r.now)))
+	if r.msg.Contains(attrAdditionalAddressFamily) {
+		code := stun.CodeAddrFamilyNotSupported
+		w.out.Add(attrAddressErrorCode, append([]byte{familyIPv6, 0, byte(code / 100), byte(code % 100)}, "Address Family not Supported"...))
+	}
+	w.addAddress(stun.AttrXORMappedAddress, r.five.Client)
+}
+
+func (w *worker) addAddress(t stun.AttrType, a netip.AddrPort) {
+	var b [20]byte
+	w.out.Add(t, appendXORAddress(b[:0], a, w.out.TransactionID))
+}
+
+var errNoPort = errors.New("every relayed port is in use")
+
+// maxPortTries bounds the system calls of one Allocate where others hold our ports.
+const maxPortTries = 64
+
+// openRelay binds a socket to a port at random, so that a relayed address cannot be guessed
+// (RFC 8656 §7.2, RFC 6056 §3.3.1), and tries the following ones while it is taken.
+func (s *Server) openRelay(even bool) (socket, netip.AddrPort, error) {
+	size := int(s.cfg.MaxPort) - int(s.cfg.MinPort) + 1
+	start, tries := rand.IntN(size), 0
+	for i := range size {
+		port := s.cfg.MinPort + uint16((start+i)%size) //nolint:gosec // within the range
+		addr := netip.AddrPortFrom(s.cfg.RelayIP, port)
+		if even && port%2 != 0 || s.relayed.load(addr) != nil {
+			continue
+		}
+		pc, err := s.cfg.ListenPacket(s.ctx, addr)
+		if err == nil {
+			return newRelaySocket(pc, addr)
+		}
+		if tries++; !errors.Is(err, syscall.EADDRINUSE) || tries == maxPortTries {
+			return nil, netip.AddrPort{}, err
+		}
+	}
+	return nil, netip.AddrPort{}, errNoPort
+}
+
+// newRelaySocket wraps pc, whose own word on its port counts.
+func newRelaySocket(pc net.PacketConn, asked netip.AddrPort) (socket, netip.AddrPort, error) {
+	bound := addrPortOf(pc.LocalAddr())
+	if !bound.IsValid() || bound.Addr().IsUnspecified() {
+		bound = asked
+	}
+	return socketOf(pc), bound, nil
+}

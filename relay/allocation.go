@@ -1,0 +1,100 @@
+package relay
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/stun/v3"
+
+	"epcscf/turncred"
+)
+
+// holder is who has proved to know a credential.
+type holder struct {
+	username string
+	key      turncred.LongTermKey
+	tid      turncred.Tid
+	texp     time.Time
+	identity turncred.Identity
+}
+
+// clientConn is the way to the client of a five-tuple. Its methods are safe for
+// concurrent use.
+type clientConn interface {
+	// write sends one STUN message or ChannelData message, padded by the caller.
+	write(b []byte) error
+	// retain returns a clientConn that outlives the request it came with.
+	retain() clientConn
+	// trust says that an allocation was made over it, release that this one ended.
+	trust(a *allocation)
+	release()
+}
+
+// allocation is one relayed transport address and what belongs to it (RFC 8656 §6).
+type allocation struct {
+	five    FiveTuple
+	client  clientConn
+	relay   socket
+	bound   netip.AddrPort // of relay
+	relayed netip.AddrPort // as the client knows it: bound, or with the external address
+	holder  holder
+	since   time.Time
+	made    [stun.TransactionIDSize]byte // transaction that made it, to know a retransmission
+
+	paths    *paths
+	deadline expiry // ends unless refreshed
+	ended    atomic.Bool
+	limit    time.Time // deadline never passes it; the server's lock guards it
+
+	toPeer, toClient trafficCounter
+}
+
+// liveAt reports whether a may relay at now.
+func (a *allocation) liveAt(now time.Time) bool { return !a.ended.Load() && a.deadline.liveAt(now) }
+
+// traffic counts relayed payload in one direction.
+type traffic struct{ Packets, Bytes uint64 }
+
+func (t *traffic) add(o traffic) {
+	t.Packets += o.Packets
+	t.Bytes += o.Bytes
+}
+
+// trafficCounter is traffic that several may count.
+type trafficCounter struct{ packets, bytes atomic.Uint64 }
+
+func (c *trafficCounter) count(n int) {
+	c.packets.Add(1)
+	c.bytes.Add(uint64(n)) //nolint:gosec // a length
+}
+
+func (c *trafficCounter) load() traffic { return traffic{c.packets.Load(), c.bytes.Load()} }
+
+// AllocationInfo is what an operator may see of a live allocation.
+type AllocationInfo struct {
+	FiveTuple FiveTuple
+	Relayed   netip.AddrPort // as the client knows it
+	Tid       turncred.Tid
+	Subject   turncred.Subject
+	Binding   turncred.Binding
+	Since     time.Time
+	Expires   time.Time // unless refreshed
+
+	Permissions, Channels          int
+	PacketsToPeer, BytesToPeer     uint64
+	PacketsToClient, BytesToClient uint64
+}
+
+func (a *allocation) info(now time.Time) AllocationInfo {
+	perms, channels := a.paths.count(now)
+	out, in := a.toPeer.load(), a.toClient.load()
+	return AllocationInfo{
+		FiveTuple: a.five, Relayed: a.relayed,
+		Tid: a.holder.tid, Subject: a.holder.identity.Subject, Binding: a.holder.identity.Binding,
+		Since: a.since, Expires: a.deadline.time(),
+		Permissions: perms, Channels: channels,
+		PacketsToPeer: out.Packets, BytesToPeer: out.Bytes,
+		PacketsToClient: in.Packets, BytesToClient: in.Bytes,
+	}
+}

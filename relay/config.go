@@ -1,0 +1,188 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"epcscf/turncred"
+)
+
+// AfterExpiry says how long a live allocation outlives its credential. A browser learns
+// nothing of a refusal in mid-call, so being strict kills calls in silence.
+type AfterExpiry string
+
+// The policies after a credential's Texp. MaxAge bounds each of them.
+const (
+	// ExpiryUntilRevoked lets a live allocation go on until it is revoked. It wants an
+	// edge that revokes.
+	ExpiryUntilRevoked AfterExpiry = "until-revoked"
+	// ExpiryGrace ends it Grace after Texp.
+	ExpiryGrace AfterExpiry = "grace"
+	// ExpiryStrict ends it at Texp.
+	ExpiryStrict AfterExpiry = "strict"
+)
+
+// ParseAfterExpiry returns the policy that s names; "" is ExpiryUntilRevoked.
+func ParseAfterExpiry(s string) (AfterExpiry, error) {
+	switch a := AfterExpiry(s); a {
+	case "":
+		return ExpiryUntilRevoked, nil
+	case ExpiryUntilRevoked, ExpiryGrace, ExpiryStrict:
+		return a, nil
+	}
+	return "", fmt.Errorf("unknown expiry policy %q: use %q, %q or %q", s, ExpiryUntilRevoked, ExpiryGrace, ExpiryStrict)
+}
+
+// Config configures a Server. Realm, Authenticator and RelayIP must be set.
+type Config struct {
+	// Realm is the REALM of every challenge, and the only one that requests may name.
+	Realm turncred.Realm
+	// Auth knows the credentials. It is asked for the first request of an allocation;
+	// a live allocation keeps its own key.
+	Auth turncred.Authenticator
+	// NonceKey makes nonces. Relays that share it take each other's; random when empty.
+	NonceKey turncred.Secret
+	// Software is the SOFTWARE attribute of answers (RFC 8489 §14.14); none when empty.
+	Software string
+
+	// RelayIP is the address on which relayed sockets are bound. Its family is the one
+	// that this relay allocates.
+	RelayIP netip.Addr
+	// ExternalIP is given out in place of RelayIP, where a NAT maps one to the other 1:1.
+	ExternalIP netip.Addr
+	// MinPort and MaxPort bound relayed ports; default 49152 to 65535 (RFC 8656 §7.2).
+	MinPort, MaxPort uint16
+
+	// AllowPeers opens ranges that are denied by default. Each is logged at start.
+	AllowPeers []netip.Prefix
+	// DenyPeers are never peers, whatever AllowPeers says: the admin listener, the core,
+	// the database. Port 0 means every port. The relay's own listeners need not be named.
+	DenyPeers []netip.AddrPort
+
+	AfterExpiry AfterExpiry   // default ExpiryUntilRevoked
+	Grace       time.Duration // default 10 min
+	MaxAge      time.Duration // longest life of an allocation; default 24 h
+
+	// MaxAllocationsPerSubject counts all of a user's credentials together; default 32:
+	// browsers open URIs x interfaces x media lines, 6 to 12 a user.
+	MaxAllocationsPerSubject int
+	// MaxPermissions bounds the permissions, and likewise the channels, of one
+	// allocation; default 64.
+	MaxPermissions int
+	// MaxPendingStreams bounds the TCP and TLS connections that have made no allocation
+	// yet; each lives 10 s at most. Default 4096.
+	MaxPendingStreams int
+
+	// ListenPacket opens relayed sockets; default a UDP socket with a receive buffer of
+	// 4 MiB. An error that is syscall.EADDRINUSE means: try another port.
+	ListenPacket func(ctx context.Context, addr netip.AddrPort) (net.PacketConn, error)
+
+	// Logger gets at most ten lines a second, whatever arrives. Default: none.
+	Logger *slog.Logger
+	// Metrics registers the relay's metrics; nil registers none.
+	Metrics prometheus.Registerer
+	// Now is the time for nonces, lifetimes and expiry; default time.Now.
+	Now func() time.Time
+}
+
+// check refuses what cannot work and fills in the defaults.
+func (c *Config) check() error {
+	switch {
+	case c.Realm == "":
+		return errors.New("relay: Realm is not set")
+	case len(c.Realm) > maxRealmLen:
+		return fmt.Errorf("relay: Realm has %d bytes, want %d or fewer (RFC 8489 §14.9)", len(c.Realm), maxRealmLen)
+	case c.Auth == nil:
+		return errors.New("relay: Auth is not set")
+	case !c.RelayIP.IsValid() || c.RelayIP.IsUnspecified() || c.RelayIP.IsMulticast():
+		return fmt.Errorf("relay: RelayIP is %q, want the address of one of this host's interfaces", c.RelayIP)
+	case len(c.Software) > maxSoftwareLen:
+		return fmt.Errorf("relay: Software has %d bytes, want %d or fewer (RFC 8489 §14.14)", len(c.Software), maxSoftwareLen)
+	}
+	c.RelayIP = c.RelayIP.Unmap().WithZone("")
+	if c.ExternalIP.IsValid() {
+		c.ExternalIP = c.ExternalIP.Unmap().WithZone("")
+		if c.ExternalIP.Is4() != c.RelayIP.Is4() {
+			return fmt.Errorf("relay: ExternalIP %s and RelayIP %s are of different families", c.ExternalIP, c.RelayIP)
+		}
+	}
+	if c.MinPort == 0 && c.MaxPort == 0 {
+		c.MinPort, c.MaxPort = 49152, 65535
+	}
+	if c.MinPort < 1024 || c.MaxPort < c.MinPort {
+		return fmt.Errorf("relay: ports %d to %d: want a range above 1023 (RFC 8656 §7.2)", c.MinPort, c.MaxPort)
+	}
+	var err error
+	if c.AfterExpiry, err = ParseAfterExpiry(string(c.AfterExpiry)); err != nil {
+		return fmt.Errorf("relay: AfterExpiry: %w", err)
+	}
+	return c.checkLimits()
+}
+
+func (c *Config) checkLimits() error {
+	for _, d := range []struct {
+		name string
+		v    *time.Duration
+		def  time.Duration
+	}{{"Grace", &c.Grace, 10 * time.Minute}, {"MaxAge", &c.MaxAge, 24 * time.Hour}} {
+		if *d.v < 0 {
+			return fmt.Errorf("relay: %s is %v, want more than 0", d.name, *d.v)
+		}
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	for _, n := range []struct {
+		name string
+		v    *int
+		def  int
+	}{
+		{"MaxAllocationsPerSubject", &c.MaxAllocationsPerSubject, 32},
+		{"MaxPermissions", &c.MaxPermissions, 64},
+		{"MaxPendingStreams", &c.MaxPendingStreams, 4096},
+	} {
+		if *n.v < 0 {
+			return fmt.Errorf("relay: %s is %d, want more than 0", n.name, *n.v)
+		}
+		if *n.v == 0 {
+			*n.v = n.def
+		}
+	}
+	if c.ListenPacket == nil {
+		c.ListenPacket = listenUDP
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return nil
+}
+
+// limit returns when an allocation made at since with a credential good until texp must
+// end at the latest.
+func (c *Config) limit(since, texp time.Time) time.Time {
+	end := since.Add(c.MaxAge)
+	switch c.AfterExpiry {
+	case ExpiryGrace:
+		return earlier(end, texp.Add(c.Grace))
+	case ExpiryStrict:
+		return earlier(end, texp)
+	}
+	return end
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,189 @@
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+
+	"github.com/pion/stun/v3"
+)
+
+const (
+	// headroom is what a Data indication puts before the data: STUN header,
+	// XOR-PEER-ADDRESS of IPv6, header of DATA.
+	headroom = stunHeaderLen + 4 + 20 + 4
+	// tailroom pads data to a multiple of four.
+	tailroom = 3
+
+	// A relayed socket begins with room for what fits an Ethernet frame, since most
+	// allocations idle. A datagram that does not fit is lost and makes the room as large
+	// as UDP goes.
+	smallDatagram = 2048
+	largeDatagram = 65535
+)
+
+// handleChannelData relays the data of a ChannelData message (RFC 8656 §12.6).
+func (w *worker) handleChannelData(b []byte, five FiveTuple) {
+	n := int(binary.BigEndian.Uint16(b[2:]))
+	if len(b) < channelHeaderLen+n {
+		w.s.metrics.drop(dropMalformed)
+		return
+	}
+	now := w.s.cfg.Now()
+	a := w.s.flows.load(five)
+	if a == nil || !a.liveAt(now) {
+		w.s.metrics.drop(dropNoAllocation)
+		return
+	}
+	c := a.paths.channel(binary.BigEndian.Uint16(b), now)
+	if c == nil {
+		w.s.metrics.drop(dropNoChannel)
+		return
+	}
+	w.s.sendToPeer(a, b[channelHeaderLen:channelHeaderLen+n], c.peer, c.verdict)
+}
+
+// sendToPeer sends data to peer from a's relayed address.
+func (s *Server) sendToPeer(a *allocation, data []byte, peer netip.AddrPort, v verdict) {
+	if !s.admits(v, peer) {
+		s.metrics.drop(dropDeniedPeer)
+		return
+	}
+	if _, err := a.relay.WriteToUDPAddrPort(data, s.inward(peer)); err != nil {
+		s.metrics.drop(dropWrite)
+		return
+	}
+	a.toPeer.count(len(data))
+}
+
+// admits reports whether datagrams may pass to and from peer, whose address has verdict v.
+// It is asked for each one: relayed addresses of ours come and go.
+func (s *Server) admits(v verdict, peer netip.AddrPort) bool {
+	switch v {
+	case open:
+		return !s.policy.barred(peer)
+	case relayedOnly:
+		return s.relayed.load(peer) != nil
+	}
+	return false
+}
+
+// inward turns the address that we give out for a relayed socket into the one where it is
+// bound, so that two users behind our 1:1 NAT need no hairpin; outward is its inverse.
+func (s *Server) inward(peer netip.AddrPort) netip.AddrPort {
+	if s.cfg.ExternalIP.IsValid() && peer.Addr() == s.cfg.ExternalIP {
+		return netip.AddrPortFrom(s.cfg.RelayIP, peer.Port())
+	}
+	return peer
+}
+
+func (s *Server) outward(peer netip.AddrPort) netip.AddrPort {
+	if s.cfg.ExternalIP.IsValid() && peer.Addr() == s.cfg.RelayIP {
+		return netip.AddrPortFrom(s.cfg.ExternalIP, peer.Port())
+	}
+	return peer
+}
+
+// relayLoop is the only reader of a's relayed socket. It returns when a has ended.
+func (s *Server) relayLoop(a *allocation) {
+	defer s.wg.Done()
+	buf := make([]byte, headroom+smallDatagram+1+tailroom)
+	for {
+		room := buf[headroom : len(buf)-tailroom]
+		n, from, err := a.relay.ReadFromUDPAddrPort(room)
+		switch {
+		case err != nil && (errors.Is(err, net.ErrClosed) || a.ended.Load()):
+			return
+		case err != nil:
+			s.log.Warn("relay: relayed socket failed", "relayed", a.relayed, "err", err)
+			s.end(a, endSocket)
+			return
+		case n == len(room): // the byte too many says that it was cut
+			s.metrics.drop(dropOversize)
+			buf = make([]byte, headroom+largeDatagram+1+tailroom)
+			continue
+		}
+		s.sendToClient(a, buf, n, unmapped(from))
+	}
+}
+
+// sendToClient relays a datagram of n bytes, which stands in buf behind headroom, to a's
+// client (RFC 8656 §11.3, §12.7). It writes the header in front of the data, in place.
+func (s *Server) sendToClient(a *allocation, buf []byte, n int, from netip.AddrPort) {
+	now := s.cfg.Now()
+	if !a.liveAt(now) {
+		s.metrics.drop(dropNoAllocation)
+		return
+	}
+	peer := s.outward(from)
+	perm := a.paths.permits(peer.Addr(), now)
+	if perm == nil {
+		s.metrics.drop(dropNoPermission)
+		return
+	}
+	if !s.admits(perm.verdict, peer) {
+		s.metrics.drop(dropDeniedPeer)
+		return
+	}
+	var message []byte
+	if c := a.paths.channelOf(peer, now); c != nil {
+		message = channelData(buf, n, c.number, a.five.Transport != UDP)
+	} else {
+		message = dataMessage(buf, n, peer)
+	}
+	if a.client.write(message) != nil {
+		s.metrics.drop(dropWrite)
+		return
+	}
+	a.toClient.count(n)
+}
+
+// channelData puts the header of RFC 8656 §12.4 before the data; on streams the message is
+// padded to a multiple of four (§12.5).
+func channelData(buf []byte, n int, number uint16, pad bool) []byte {
+	m := buf[headroom-channelHeaderLen : headroom+n]
+	binary.BigEndian.PutUint16(m, number)
+	binary.BigEndian.PutUint16(m[2:], uint16(n)) //nolint:gosec // n is at most 65,535
+	if pad {
+		m = padded(m)
+	}
+	return m
+}
+
+// dataMessage puts a Data indication around the data (RFC 8656 §11.3).
+func dataMessage(buf []byte, n int, peer netip.AddrPort) []byte {
+	addressLen := 8
+	if peer.Addr().Is6() {
+		addressLen = 20
+	}
+	start := headroom - (stunHeaderLen + 4 + addressLen + 4)
+	m := padded(buf[start : headroom+n])
+
+	// "MUST be uniformly and randomly chosen" (RFC 8489 §5); ChaCha8, and it needs no lock.
+	var id [stun.TransactionIDSize]byte
+	binary.BigEndian.PutUint64(id[:], rand.Uint64())
+	binary.BigEndian.PutUint32(id[8:], rand.Uint32())
+
+	binary.BigEndian.PutUint16(m, dataIndication.Value())
+	binary.BigEndian.PutUint16(m[2:], uint16(len(m)-stunHeaderLen)) //nolint:gosec // see below
+	binary.BigEndian.PutUint32(m[4:], magicCookie)
+	copy(m[8:], id[:])
+	at := m[stunHeaderLen:]
+	binary.BigEndian.PutUint16(at, stun.AttrXORPeerAddress.Value())
+	binary.BigEndian.PutUint16(at[2:], uint16(addressLen)) //nolint:gosec // 8 or 20
+	appendXORAddress(at[4:4], peer, id)
+	at = at[4+addressLen:]
+	binary.BigEndian.PutUint16(at, stun.AttrData.Value())
+	binary.BigEndian.PutUint16(at[2:], uint16(n)) //nolint:gosec // a UDP payload: 65,507 at most, so the sum fits too
+	return m
+}
+
+// padded extends m, which has tailroom, with zeros to a multiple of four.
+func padded(m []byte) []byte {
+	n := len(m)
+	m = m[:(n+3)&^3]
+	clear(m[n:])
+	return m
+}

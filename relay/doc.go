@@ -1,0 +1,40 @@
+// Package relay is a TURN server (RFC 8656) that knows the life of the credentials it
+// accepts: which user an allocation belongs to, until when, and ended now where the edge
+// takes a credential back. It answers UDP, TCP and TLS, and relays UDP.
+//
+// It does not do: TCP relaying (RFC 6062), DTLS to clients, mobility, redirection, and
+// ICMP to clients (RFC 8656 §11.5).
+//
+// # The path of a message
+//
+//	ServeUDP, ServeTCP, ServeTLS      listener_*.go, stream.go   one reader a socket or stream
+//	worker.handle                     worker.go                  the first byte tells STUN from ChannelData
+//	 |-- ChannelData, Send            datapath.go, indication.go no lock shared by all, no allocation of memory
+//	 `-- request                      request.go                 control path
+//	      authenticate                authenticate.go            RFC 8489 §9.2.4
+//	      allocate, refresh,          one file a method          RFC 8656, step by step
+//	      createPermission, channelBind
+//	relayLoop                         datapath.go                one reader a relayed socket, peer to client
+//
+// The control path writes two tables, client five-tuple to allocation and relayed address
+// to allocation (flowtable.go), and each allocation's paths (paths.go): permissions and
+// channels. The data path only reads them.
+//
+// # Formats
+//
+// ChannelData (RFC 8656 §12.4), padded to four bytes on streams only:
+//
+//	 0                   1                   2                   3
+//	 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//	+-------------------------------+-------------------------------+
+//	|  channel, 0x4000 to 0x4FFF    |   length of the data          |
+//	+-------------------------------+-------------------------------+
+//	|  data ...                                                     |
+//
+// A nonce is base64url over a time and a MAC that binds it to its source (nonce.go):
+//
+//	 0            6                                    22
+//	+------------+-------------------------------------+
+//	| Unix ms    | HMAC-SHA256(time, transport, ip, port)[:16]
+//	+------------+-------------------------------------+
+package relay

@@ -1,0 +1,127 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/pion/stun/v3"
+
+	"epcscf/turncred"
+)
+
+// live returns the allocation of a five-tuple, or nil. What has expired ends here and now,
+// so that no request finds it before the sweep does.
+func (s *Server) live(five FiveTuple, now time.Time) *allocation {
+	a := s.flows.load(five)
+	if a == nil || a.liveAt(now) {
+		return a
+	}
+	s.end(a, endExpired)
+	return nil
+}
+
+// insert makes a live, unless something changed since the request was checked: then it
+// says what, and a is not live. A revocation takes the same lock, so an Allocate under
+// way either sees it here or is found by it.
+func (s *Server) insert(a *allocation) *refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := a.holder.identity
+	switch {
+	case s.closed:
+		return refuse(stun.CodeInsufficientCapacity, "server is closing")
+	case s.revoked.hit(a.holder.tid, id):
+		return challenge("credential revoked")
+	case s.flows.load(a.five) != nil:
+		return refuse(stun.CodeAllocMismatch, "five-tuple has an allocation")
+	case s.quotaReachedLocked(id.Subject):
+		return refuse(stun.CodeAllocQuotaReached, "subject has its allocations")
+	}
+	if s.subjects[id.Subject] == nil {
+		s.subjects[id.Subject] = map[*allocation]struct{}{}
+	}
+	s.subjects[id.Subject][a] = struct{}{}
+	s.flows.put(a.five, a)
+	s.relayed.put(a.bound, a)
+	if a.relayed != a.bound {
+		s.relayed.put(a.relayed, a)
+	}
+	s.wg.Add(1)
+	go s.relayLoop(a)
+	return nil
+}
+
+// quotaReachedLocked counts all credentials of a subject together (RFC 8656 §5).
+func (s *Server) quotaReachedLocked(subject turncred.Subject) bool {
+	return len(s.subjects[subject]) >= s.cfg.MaxAllocationsPerSubject
+}
+
+// quotaReached is quotaReachedLocked for who does not hold the lock.
+func (s *Server) quotaReached(subject turncred.Subject) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.quotaReachedLocked(subject)
+}
+
+// revokedNow reports whether the credential of h has been taken back.
+func (s *Server) revokedNow(h holder) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.revoked.hit(h.tid, h.identity)
+}
+
+// extend sets a's time-to-expiry and returns it, or 0 where a has ended.
+func (s *Server) extend(a *allocation, now time.Time, lifetime time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.ended.Load() {
+		return 0
+	}
+	end := earlier(now.Add(lifetime), a.limit)
+	a.deadline.set(end)
+	return end.Sub(now)
+}
+
+// shortenLocked lets a live until limit at most.
+func (s *Server) shortenLocked(a *allocation, limit time.Time) {
+	a.limit = earlier(a.limit, limit)
+	a.deadline.set(earlier(a.deadline.time(), a.limit))
+}
+
+// end ends a. It may be called twice.
+func (s *Server) end(a *allocation, why endReason) {
+	s.mu.Lock()
+	removed := s.removeLocked(a)
+	s.mu.Unlock()
+	if removed {
+		s.release(a, why)
+	}
+}
+
+// removeLocked takes a out of the tables, so that no packet passes any more, and reports
+// whether it was in. The caller then calls release, without the lock.
+func (s *Server) removeLocked(a *allocation) bool {
+	if !a.ended.CompareAndSwap(false, true) {
+		return false
+	}
+	subject := a.holder.identity.Subject
+	delete(s.subjects[subject], a)
+	if len(s.subjects[subject]) == 0 {
+		delete(s.subjects, subject)
+	}
+	s.flows.remove(a.five)
+	s.relayed.remove(a.bound)
+	s.relayed.remove(a.relayed)
+	s.goneToPeer.add(a.toPeer.load())
+	s.goneToClient.add(a.toClient.load())
+	return true
+}
+
+// release closes what a held.
+func (s *Server) release(a *allocation, why endReason) {
+	_ = a.relay.Close()
+	a.client.release()
+	s.metrics.ended[why].Inc()
+	out, in := a.toPeer.load(), a.toClient.load()
+	s.log.Info("relay: allocation ended", "flow", a.five.Client, "tid", a.holder.tid, "subject", a.holder.identity.Subject,
+		"relayed", a.relayed, "reason", why, "to_peer", out.Bytes, "to_client", in.Bytes)
+}

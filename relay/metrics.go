@@ -1,0 +1,154 @@
+package relay
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/pion/stun/v3"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// dropReason says why something was thrown away in silence.
+type dropReason uint8
+
+const (
+	dropMalformed    dropReason = iota // neither STUN nor ChannelData, or not whole
+	dropFingerprint                    // FINGERPRINT is wrong or not last
+	dropUnsupported                    // a method or class that is not for us
+	dropLoop                           // from a relayed address of ours to a listener
+	dropNoAllocation                   // data without an allocation
+	dropNoChannel                      // ChannelData on an unbound channel
+	dropNoPermission                   // to or from a peer without permission
+	dropDeniedPeer                     // to or from a peer that the policy denies
+	dropOversize                       // a peer's datagram that did not fit
+	dropWrite                          // the socket or stream did not take it
+	dropPending                        // a stream too many without an allocation
+	dropTimeout                        // a stream without an allocation in time
+	dropHandshake                      // a TLS handshake that failed
+	dropReasons
+)
+
+var dropNames = [dropReasons]string{
+	"malformed", "fingerprint", "unsupported", "loop", "no_allocation", "no_channel",
+	"no_permission", "denied_peer", "oversize", "write", "pending", "timeout", "handshake",
+}
+
+// endReason says why an allocation ended.
+type endReason string
+
+const (
+	endExpired      endReason = "expired"      // not refreshed, or past what its credential allows
+	endDeleted      endReason = "deleted"      // Refresh with LIFETIME 0
+	endRevoked      endReason = "revoked"      // its credential was taken back
+	endDisconnected endReason = "disconnected" // its stream closed
+	endSocket       endReason = "socket"       // its relayed socket failed
+	endShutdown     endReason = "shutdown"     // Close
+)
+
+// answerCodes are all codes that an answer can have; 0 stands for success.
+var answerCodes = []stun.ErrorCode{
+	0, stun.CodeBadRequest, stun.CodeUnauthorized, stun.CodeForbidden, stun.CodeUnknownAttribute,
+	stun.CodeAllocMismatch, stun.CodeStaleNonce, stun.CodeAddrFamilyNotSupported,
+	stun.CodeWrongCredentials, stun.CodeUnsupportedTransProto, stun.CodePeerAddrFamilyMismatch,
+	stun.CodeAllocQuotaReached, stun.CodeServerError, stun.CodeInsufficientCapacity,
+}
+
+type answerKey struct {
+	method stun.Method
+	code   stun.ErrorCode
+}
+
+// metrics are the relay's counters, each made at zero so that a rate has a beginning.
+type metrics struct {
+	drops       [dropReasons]prometheus.Counter
+	answers     map[answerKey]prometheus.Counter
+	ended       map[endReason]prometheus.Counter
+	revocations prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
+	drops := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "epcscf_relay_drops_total", Help: "What the relay threw away in silence, by reason.",
+	}, []string{"reason"})
+	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "epcscf_relay_responses_total", Help: "Answers to STUN and TURN requests, by method and error code, or success.",
+	}, []string{"method", "code"})
+	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "epcscf_relay_allocations_ended_total", Help: "Allocations that ended, by reason.",
+	}, []string{"reason"})
+	m := &metrics{
+		answers: map[answerKey]prometheus.Counter{},
+		ended:   map[endReason]prometheus.Counter{},
+		revocations: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "epcscf_relay_revocations_total", Help: "Revocations received.",
+		}),
+	}
+	for i, name := range dropNames {
+		m.drops[i] = drops.WithLabelValues(name)
+	}
+	for method, name := range methodNames {
+		for _, code := range answerCodes {
+			label := "success"
+			if code != 0 {
+				label = strconv.Itoa(int(code))
+			}
+			m.answers[answerKey{method, code}] = answers.WithLabelValues(name, label)
+		}
+	}
+	for _, r := range []endReason{endExpired, endDeleted, endRevoked, endDisconnected, endSocket, endShutdown} {
+		m.ended[r] = ended.WithLabelValues(string(r))
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{drops, answers, ended, m.revocations, newTrafficCollector(s)} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("relay: register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) drop(r dropReason) { m.drops[r].Inc() }
+
+func (m *metrics) answered(method stun.Method, code stun.ErrorCode) {
+	if c := m.answers[answerKey{method, code}]; c != nil {
+		c.Inc()
+	}
+}
+
+// trafficCollector adds up what the allocations count for themselves. One counter for all
+// would be a cache line that every packet of every core fights for.
+type trafficCollector struct {
+	s                           *Server
+	allocations, packets, bytes *prometheus.Desc
+}
+
+func newTrafficCollector(s *Server) *trafficCollector {
+	return &trafficCollector{
+		s:           s,
+		allocations: prometheus.NewDesc("epcscf_relay_allocations", "Live allocations.", nil, nil),
+		packets:     prometheus.NewDesc("epcscf_relay_relayed_packets_total", "Packets relayed.", []string{"direction"}, nil),
+		bytes:       prometheus.NewDesc("epcscf_relay_relayed_bytes_total", "Payload bytes relayed.", []string{"direction"}, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *trafficCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.allocations
+	ch <- c.packets
+	ch <- c.bytes
+}
+
+// Collect implements prometheus.Collector.
+func (c *trafficCollector) Collect(ch chan<- prometheus.Metric) {
+	live, toPeer, toClient := c.s.totals()
+	ch <- prometheus.MustNewConstMetric(c.allocations, prometheus.GaugeValue, float64(live))
+	for _, d := range []struct {
+		direction string
+		t         traffic
+	}{{"to_peer", toPeer}, {"to_client", toClient}} {
+		ch <- prometheus.MustNewConstMetric(c.packets, prometheus.CounterValue, float64(d.t.Packets), d.direction)
+		ch <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(d.t.Bytes), d.direction)
+	}
+}

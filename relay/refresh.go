@@ -1,0 +1,43 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/pion/stun/v3"
+)
+
+// handleRefresh follows RFC 8656 §8.2.
+func (w *worker) handleRefresh(r *request) *refusal {
+	// "attribute value does not match the address family of the allocation": 443.
+	if f, has := r.msg.Attributes.Get(stun.AttrRequestedAddressFamily); has {
+		family, ok := firstByteOf(f.Value)
+		if !ok {
+			return refuse(stun.CodeBadRequest, "REQUESTED-ADDRESS-FAMILY is malformed")
+		}
+		if family != familyOf(r.alloc.relayed.Addr()) {
+			return refuse(stun.CodePeerAddrFamilyMismatch, "allocation is of the other family")
+		}
+	}
+
+	// "the attribute value is zero": the allocation is deleted.
+	if v, err := r.msg.Get(stun.AttrLifetime); err == nil {
+		if asked, ok := lifetimeOf(v); ok && asked == 0 {
+			w.s.end(r.alloc, endDeleted)
+			w.out.Add(stun.AttrLifetime, lifetimeValue(0))
+			return nil
+		}
+	}
+
+	// "the allocation's time-to-expiry is set to the desired lifetime", but never past
+	// what its credential allows (Config.AfterExpiry).
+	desired, no := lifetimeWanted(r.msg)
+	if no != nil {
+		return no
+	}
+	left := w.s.extend(r.alloc, r.now, desired)
+	if left < time.Second {
+		return refuse(stun.CodeAllocMismatch, "allocation is at its end")
+	}
+	w.out.Add(stun.AttrLifetime, lifetimeValue(left))
+	return nil
+}

@@ -1,0 +1,40 @@
+package relay
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRelaysBothWays(t *testing.T) {
+	for _, transport := range []Transport{UDP, TCP, TLS} {
+		t.Run(transport.String(), func(t *testing.T) {
+			w := newWorld(t, nil)
+			c := w.client(t, transport, w.credential(t, "alice@ims.test", 1))
+			relayed := c.allocate()
+			p := newPeer(t)
+
+			wantCode(t, c.permit(p.addr), 0)
+			c.sendTo(p.addr, "by Send")
+			p.want(relayed, "by Send")
+			p.send(relayed, "odd")
+			c.wantData(p.addr, "odd")
+
+			wantCode(t, c.bind(0x4000, p.addr), 0)
+			c.sendChannel(0x4000, "by channel")
+			p.want(relayed, "by channel")
+			p.send(relayed, "x")
+			c.wantChannel(0x4000, "x")
+			c.sendChannel(0x4000, "")
+			p.want(relayed, "")
+
+			large := strings.Repeat("l", 60_000)
+			c.sendChannel(0x4000, large)
+			p.want(relayed, large)
+
+			list := w.Allocations()
+			if len(list) != 1 || list[0].Relayed != relayed || list[0].PacketsToPeer != 4 || list[0].BytesToClient != 4 {
+				t.Errorf("Allocations() = %+v", list)
+			}
+		})
+	}
+}
