@@ -57,10 +57,10 @@ async function buildTests() {
   await build({
     entryPoints: tests.map((f) => join(root, 'test', f)),
     outdir: out,
-    outExtension: { '.js': '.mjs' },
+    outExtension: { '.js': '.cjs' },
     bundle: true,
     platform: 'node',
-    format: 'esm',
+    format: 'cjs', // as JsSIP is
     target: 'node20',
     sourcemap: 'inline',
     logLevel: 'warning',

@@ -103,10 +103,8 @@ class Page {
 
   #showSignedIn(signedIn: boolean): void {
     byId('sign-in-card').hidden = signedIn;
-    for (const card of document.querySelectorAll<HTMLElement>('.signed-in')) {
-      if (signedIn && card.hidden && card.id === 'credential') this.#suggestPeer();
-      card.hidden = !signedIn;
-    }
+    for (const column of document.querySelectorAll<HTMLElement>('.signed-in')) column.hidden = !signedIn;
+    if (signedIn) this.#suggestPeer();
   }
 
   /** Fills in somebody to call: the first known user that is not this one. */
