@@ -21,9 +21,8 @@ func (s *Server) ServeTCP(ln net.Listener) error {
 type secure func(ctx context.Context, c net.Conn) (net.Conn, error)
 
 func (s *Server) serveListener(ln net.Listener, transport Transport, secure secure) error {
-	if err := s.begin(ln); err != nil {
-		_ = ln.Close()
-		return err
+	if !s.begin(ln) {
+		return nil
 	}
 	defer s.finish(ln)
 
@@ -63,9 +62,8 @@ func (s *Server) startStream(c net.Conn, transport Transport, secure secure) {
 		_ = c.Close()
 		return
 	}
-	if s.begin(c) != nil {
+	if !s.begin(c) {
 		s.pending.Add(-1)
-		_ = c.Close()
 		return
 	}
 	go func() {

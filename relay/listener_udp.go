@@ -10,9 +10,8 @@ import (
 // sockets, also of one address (SO_REUSEPORT): they share all allocations. pc is closed
 // when it returns.
 func (s *Server) ServeUDP(pc net.PacketConn) error {
-	if err := s.begin(pc); err != nil {
-		_ = pc.Close()
-		return err
+	if !s.begin(pc) {
+		return nil
 	}
 	defer s.finish(pc)
 

@@ -139,7 +139,7 @@ func interfaceAddrs() []netip.Addr {
 func (p *peerPolicy) judge(ip netip.Addr) verdict {
 	ip = ip.WithZone("")
 	v := p.judgePlain(ip)
-	if ip.Is6() && !ip.IsLoopback() && !ip.IsUnspecified() {
+	if ip.Is6() && ip != netip.IPv6Loopback() { // which is no compatible 0.0.0.1; IsLoopback takes mapped ones too
 		for _, e := range embeddings {
 			if !e.prefix.Contains(ip) {
 				continue

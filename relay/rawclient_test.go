@@ -324,7 +324,12 @@ type peer struct {
 
 func newPeer(t testing.TB) *peer {
 	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return newPeerAt(t, netip.AddrPortFrom(loopback, 0))
+}
+
+func newPeerAt(t testing.TB, at netip.AddrPort) *peer {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -17,9 +16,6 @@ import (
 // sweepEvery is how often memory of what expired is freed. What has expired works no
 // longer, swept or not.
 const sweepEvery = time.Second
-
-// errClosed says that the server was closed before it began to serve.
-var errClosed = errors.New("relay: server is closed")
 
 // Server is a TURN server. Make one with New; its methods are safe for concurrent use.
 type Server struct {
@@ -73,12 +69,14 @@ func New(cfg Config) (*Server, error) {
 }
 
 // begin takes note of something that Close must close and of a goroutine, the caller's,
-// that Close must wait for; end is its undoing. The error is errClosed.
-func (s *Server) begin(c io.Closer) error {
+// that Close must wait for; finish is its undoing. It closes c and reports false where the
+// server is closed.
+func (s *Server) begin(c io.Closer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return errClosed
+		_ = c.Close()
+		return false
 	}
 	s.open[c] = struct{}{}
 	s.wg.Add(1)
@@ -87,7 +85,7 @@ func (s *Server) begin(c io.Closer) error {
 		s.wg.Add(1)
 		go s.sweepLoop()
 	}
-	return nil
+	return true
 }
 
 func (s *Server) finish(c io.Closer) {

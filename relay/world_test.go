@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"epcscf/turncred"
 	"epcscf/turncred/push"
 	"epcscf/turncred/sharedkey"
@@ -202,3 +204,5 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 	t.Fatalf("not within 5 s: %s", what)
 }
+
+func (w *world) dropped(why dropReason) int { return int(testutil.ToFloat64(w.metrics.drops[why])) }
