@@ -1,0 +1,186 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"epcscf/sipext"
+	"epcscf/turncred"
+)
+
+// Offer says when a 200 to REGISTER carries a credential.
+type Offer string
+
+const (
+	// OfferOnRequest gives one to a WIC that asks, by header or option tag.
+	OfferOnRequest Offer = "on-request"
+	// OfferAlways gives one to every registered WIC.
+	OfferAlways Offer = "always"
+)
+
+// Config configures a Proxy. Domain, CoreAddr, NextHop and Origins (or AllowNoOrigin) must
+// be set; the zero value of everything else is the safe one.
+type Config struct {
+	// Domain is the home domain, such as ims.test.
+	Domain string
+	// VisitedNetwork is the P-Visited-Network-ID; default Domain.
+	VisitedNetwork string
+	// CoreAddr is where the core reaches us; it stands in Via, Path and Record-Route.
+	CoreAddr netip.AddrPort
+	// CoreHost stands there in place of CoreAddr's IP address, where the core resolves it.
+	CoreHost string
+	// NextHop is the core: the I-CSCF, or an outbound proxy before it.
+	NextHop NextHop
+
+	// Origins lists the web origins whose pages may connect, exactly as browsers send
+	// them: https://host or https://host:port.
+	Origins []string
+	// AllowNoOrigin admits clients that send no Origin, as native ones do. A browser
+	// always sends one.
+	AllowNoOrigin bool
+
+	// Provisioner makes the credentials; nil: every answer is unavailable;reason=disabled.
+	Provisioner turncred.Provisioner
+	// AllowUnauthorized gives a credential also to a registration that the core took
+	// without an Authorization. It opens the relay to whomever the core lets in by
+	// address alone.
+	AllowUnauthorized bool
+	// Offer is OfferOnRequest by default.
+	Offer Offer
+	// FlowGrace is how long a lost flow's credentials stay good for new allocations, so
+	// that a client may reconnect (RFC 5626 §4.5 retries after 30 to 60 s); default 120 s.
+	FlowGrace time.Duration
+	// FlowKey seals flow tokens; 32 bytes or more. The default is random: after a restart
+	// the tokens of before are then refused with 403 as forged, not with 430 as gone.
+	FlowKey turncred.Secret
+
+	Limits Limits
+
+	Logger  *slog.Logger          // default: discards
+	Metrics prometheus.Registerer // nil: none are registered
+	Now     func() time.Time      // default time.Now
+}
+
+// Limits bound what peers can make grow. Zero means the default.
+type Limits struct {
+	MessageSize int64 // bytes of a SIP message from a WIC; default 64 KiB
+	Headers     int   // header rows of a message; default 128
+	Line        int   // bytes of one header field; default 8 KiB
+
+	Flows        int // live flows; default 20,000
+	Queue        int // messages that wait for a slow WIC before its flow is closed; default 64
+	Transactions int // unanswered requests of one flow; default 64
+	Bindings     int // registrations of one flow; default 8
+
+	Register time.Duration // from the upgrade to the first REGISTER; default 30 s
+	Ping     time.Duration // between WebSocket pings; default 25 s, below the 30 s of common NATs and balancers
+	Write    time.Duration // for one message to a WIC; default 10 s
+	TimerC   time.Duration // RFC 3261 §16.6 step 11: above 3 minutes; default 185 s
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func (l *Limits) setDefaults() {
+	setDefault(&l.MessageSize, 64<<10)
+	setDefault(&l.Headers, 128)
+	setDefault(&l.Line, 8<<10)
+	setDefault(&l.Flows, 20_000)
+	setDefault(&l.Queue, 64)
+	setDefault(&l.Transactions, 64)
+	setDefault(&l.Bindings, 8)
+	setDefault(&l.Register, 30*time.Second)
+	setDefault(&l.Ping, 25*time.Second)
+	setDefault(&l.Write, 10*time.Second)
+	setDefault(&l.TimerC, 185*time.Second)
+}
+
+func (l Limits) scan() sipext.Limits { return sipext.Limits{Headers: l.Headers, Line: l.Line} }
+
+// check fills in the defaults; its error names the field.
+func (c *Config) check() error {
+	switch {
+	case c.Domain == "" || !isHost(c.Domain):
+		return fmt.Errorf("Domain is %q: want the home domain, such as ims.test", c.Domain)
+	case !c.CoreAddr.IsValid() || c.CoreAddr.Addr().IsUnspecified() && c.CoreHost == "":
+		return fmt.Errorf("CoreAddr is %v: want the IP address and port at which the core reaches this edge", c.CoreAddr)
+	case c.CoreAddr.Port() == 0:
+		return errors.New("CoreAddr has port 0: it stands in Via and Path, so it must be the real one")
+	case c.CoreHost != "" && !isHost(c.CoreHost):
+		return fmt.Errorf("CoreHost is %q: want a host name", c.CoreHost)
+	case c.NextHop.Addr == "":
+		return errors.New("NextHop is not set: where is the core?")
+	case len(c.Origins) == 0 && !c.AllowNoOrigin:
+		return errors.New("Origins is empty and AllowNoOrigin is off: nobody could connect")
+	case c.Offer != "" && c.Offer != OfferOnRequest && c.Offer != OfferAlways:
+		return fmt.Errorf("Offer is %q: use %q or %q", c.Offer, OfferOnRequest, OfferAlways)
+	case c.FlowKey.Len() != 0 && c.FlowKey.Len() < turncred.MinSecretLen:
+		return fmt.Errorf("FlowKey has %d bytes, want %d or more", c.FlowKey.Len(), turncred.MinSecretLen)
+	}
+	for _, o := range c.Origins {
+		if err := checkOrigin(o); err != nil {
+			return err
+		}
+	}
+	setDefault(&c.VisitedNetwork, c.Domain)
+	setDefault(&c.Offer, OfferOnRequest)
+	setDefault(&c.FlowGrace, 120*time.Second)
+	c.Limits.setDefaults()
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return nil
+}
+
+func checkOrigin(o string) error {
+	u, err := url.Parse(o)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != o {
+		return fmt.Errorf("origin %q: want https://host or https://host:port, without a path, as browsers send it", o)
+	}
+	return nil
+}
+
+func isHost(s string) bool {
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == ""
+}
+
+// NextHop is where requests to the core go.
+type NextHop struct {
+	Transport string // "udp" or "tcp"
+	Addr      string // host:port; a name is resolved by A and AAAA each time it is needed
+}
+
+// String returns transport:host:port.
+func (n NextHop) String() string { return n.Transport + ":" + n.Addr }
+
+// ParseNextHop reads udp:HOST:PORT or tcp:HOST:PORT.
+func ParseNextHop(s string) (NextHop, error) {
+	transport, addr, ok := strings.Cut(s, ":")
+	if transport = strings.ToLower(transport); !ok || transport != "udp" && transport != "tcp" {
+		return NextHop{}, fmt.Errorf("core address %q: want udp:HOST:PORT or tcp:HOST:PORT", s)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || host == "" {
+		return NextHop{}, fmt.Errorf("core address %q: want %s:HOST:PORT, such as %s:127.0.0.1:5070", s, transport, transport)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return NextHop{}, fmt.Errorf("core address %q: port %q is not a number from 1 to 65535", s, port)
+	}
+	return NextHop{Transport: transport, Addr: addr}, nil
+}

@@ -1,0 +1,95 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"epcscf/sipext"
+	"epcscf/turncred"
+)
+
+// provisionTimeout bounds how long a 200 waits for the relay, in either direction:
+// registration never fails because TURN does.
+const provisionTimeout = time.Second
+
+// reasonNotAuthorized tells a WIC that the core took its REGISTER without an
+// Authorization, so that there is nobody to give a credential to.
+const reasonNotAuthorized = "not-authorized"
+
+// addCredential puts the answer to a wish for a credential on a 200. life is what is left
+// of the registration.
+func (p *Proxy) addCredential(res *sip.Response, reg *Registration, life time.Duration) {
+	cred, result := p.provision(reg, life)
+	if err := sipext.AddTurnCred(res, cred); err != nil {
+		// The grammar cannot carry what the Provisioner made: an error of ours or of the
+		// configuration, such as a control character in a TURN URI.
+		p.log.Error("credential not printable", "impu", string(reg.aor), "err", err)
+		result = "error"
+		_ = sipext.AddTurnCred(res, unavailable(string(turncred.ReasonDisabled), time.Minute))
+	}
+	p.metrics.credentials.WithLabelValues(result).Inc()
+}
+
+func unavailable(reason string, retry time.Duration) sipext.TurnCred {
+	return sipext.TurnCred{Kind: sipext.KindUnavailable, Reason: reason, RetryAfter: retry}
+}
+
+// provision returns a credential, or says why there is none, and the metrics label.
+func (p *Proxy) provision(reg *Registration, life time.Duration) (sipext.TurnCred, string) {
+	id := reg.identity()
+	if !id.authorized && !p.cfg.AllowUnauthorized {
+		return unavailable(reasonNotAuthorized, 0), reasonNotAuthorized
+	}
+	if p.cfg.Provisioner == nil {
+		return unavailable(string(turncred.ReasonDisabled), 0), string(turncred.ReasonDisabled)
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, provisionTimeout)
+	defer cancel()
+	c, err := p.cfg.Provisioner.Provision(ctx, turncred.Request{IMPI: id.impi, Binding: id.binding, Life: life})
+	if err != nil {
+		return p.noCredential(id, err)
+	}
+	p.log.Info("credential issued", "impu", string(reg.aor), "kid", string(c.Tid.KeyID()), "ttl", c.TTL)
+	return sipext.TurnCred{
+		Kind: sipext.KindCredential, Tid: string(c.Tid), Texp: c.Texp.Unix(), Tpwd: string(c.Password.Reveal()),
+		Username: c.Username, Realm: string(c.Realm), URIs: c.URIs, TTL: c.TTL, Approach: string(c.Approach),
+	}, "issued"
+}
+
+func (p *Proxy) noCredential(id bindingIdentity, err error) (sipext.TurnCred, string) {
+	var u *turncred.UnavailableError
+	if !errors.As(err, &u) {
+		u = &turncred.UnavailableError{Reason: turncred.ReasonRelayUnreachable, RetryAfter: 30 * time.Second, Err: err}
+	}
+	p.log.Warn("no credential", "impu", string(id.aor), "reason", string(u.Reason), "err", err)
+	label := string(u.Reason)
+	if !containsFold(credentialLabels, label) {
+		label = "error"
+	}
+	return unavailable(string(u.Reason), max(u.RetryAfter, time.Second)), label
+}
+
+// Why credentials are taken back.
+const (
+	causeDeregistered = "deregistered"
+	causeExpired      = "expired"
+	causeFlowLost     = "flow-lost"
+)
+
+// revoke tells the relay that credentials have lost their reason, and waits for it.
+func (p *Proxy) revoke(cause string, s turncred.Scope) {
+	if p.cfg.Provisioner == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, provisionTimeout)
+	defer cancel()
+	result := "done"
+	if err := p.cfg.Provisioner.Revoke(ctx, s); err != nil {
+		result = "error"
+		p.log.Error("credentials not revoked", "reason", cause, "err", err)
+	}
+	p.metrics.revocations.WithLabelValues(cause, result).Inc()
+}

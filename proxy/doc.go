@@ -1,0 +1,44 @@
+// Package proxy is the SIP edge of an eP-CSCF (TS 23.228 Annex U): browsers (WICs) reach
+// it by SIP over secure WebSocket (RFC 7118), the IMS core by SIP over UDP or TCP. It
+// registers them, routes their requests both ways, keeps the trust boundary, and puts a
+// TURN credential on the 200 to REGISTER and to OPTIONS (TS 33.203 X.5.2).
+//
+// It knows no relay and no core: credentials come from a turncred.Provisioner, sockets
+// are handed in. What it does not do is in the README's table of specifications.
+//
+// # The path of a request
+//
+//	ServeHTTP        upgrade.go      TLS, Origin, subprotocol, limits
+//	Flow.readLoop    flow.go         one WebSocket message is one SIP message
+//	Proxy.receive    receive.go      sipext.Scan, then sipgo's parser sees only what Scan wrote
+//	Proxy.dispatch   dispatch.go     transactions: retransmission, ACK, CANCEL, response matching
+//	 register        register.go     to the core with Path; 200: Registration, credential
+//	 options         options.go      answered here, with the credential, where it is for us
+//	 fromWIC         route.go        Service-Route, P-Asserted-Identity, Record-Route
+//	 toWIC           route.go        by flow token only, never by DNS
+//	relay            relay.go        responses back, forking 2xx, CANCEL, Timer C
+//	coreLink         core.go         sockets to the core, under sipgo's transport layer
+//
+// A request is checked, rewritten and sent in the goroutine that read it, so requests of
+// one flow keep their order; a goroutine of its own then waits for the responses.
+//
+// # Flow tokens
+//
+// A flow token (RFC 5626 §5.2) is
+//
+//	base64url( epoch (8) | flow (8) | HMAC-SHA256(key, epoch | flow)[:16] )
+//
+// epoch is random in each process and flow counts up, so a token means one connection and
+// never a later one from the same address. It stands in the user part of Path and of the
+// Record-Route entry that faces the WIC:
+//
+//	Path:         <sip:TOKEN@edge:5060;lr;ob>
+//	Record-Route: <sip:edge:5060;lr>, <sip:TOKEN@edge:5060;transport=ws;lr>
+//
+// # What is used of sipgo
+//
+// Messages, parser, transaction state machines, and the UDP and TCP transports. Not used:
+// its transaction layer (keys that collide between flows, a goroutine per response), its
+// WebSocket transport (no Origin check, the handshake blocks the accept loop) and its
+// request helpers (a Max-Forwards of 0 becomes 4294967295).
+package proxy

@@ -1,0 +1,313 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/emiago/sipgo/sip"
+	"github.com/gorilla/websocket"
+)
+
+// Flow is one WebSocket connection of a WIC (RFC 5626 §3.2). It is a sip.Connection, so
+// sipgo's transactions write to it.
+//
+// One goroutine reads. One writes, and only while there is something to write: an idle
+// flow costs one goroutine.
+type Flow struct {
+	noRef
+
+	id     uint64
+	token  FlowToken
+	remote string
+	origin string
+	since  time.Time
+	p      *Proxy
+	ws     *websocket.Conn
+	done   chan struct{} // closed when the flow has ended and its goroutines with it
+
+	sawRegister atomic.Bool
+	ping        *time.Timer
+
+	mu      sync.Mutex // guards what follows
+	queue   []outgoing
+	writing bool        // a writer runs
+	ending  *closeFrame // no more is queued; the writer sends it last
+	closed  bool        // the socket is closed
+	reason  string      // why, the first cause
+	side    sync.WaitGroup
+	regs    []*Registration
+	pending int       // server transactions
+	last    *replayed // the last answer with a credential
+}
+
+type outgoing struct {
+	kind int
+	data []byte
+}
+
+type closeFrame struct {
+	code int
+	text string
+}
+
+var errQueueFull = errors.New("flow: send queue is full")
+
+var _ sip.Connection = (*Flow)(nil)
+
+func (p *Proxy) newFlow(ws *websocket.Conn, remote, origin string) *Flow {
+	f := &Flow{p: p, ws: ws, remote: remote, origin: origin, since: p.cfg.Now(), done: make(chan struct{})}
+	ws.SetReadLimit(p.cfg.Limits.MessageSize)
+	ws.SetPongHandler(func(string) error { return f.extend() })
+	p.flows.add(f, p.tokens.seal)
+	p.metrics.flows.Inc()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// Spread over the interval, so that flows that came together do not ping together.
+	f.ping = time.AfterFunc(p.cfg.Limits.Ping/2+rand.N(p.cfg.Limits.Ping/2+1), f.sendPing)
+	return f
+}
+
+// discard ends a flow whose reader never started.
+func (f *Flow) discard() {
+	f.abort(closedShutdown)
+	f.finish(closedShutdown)
+}
+
+// run reads until the connection ends, then joins the writer and cleans up.
+func (f *Flow) run() {
+	_ = f.ws.SetReadDeadline(time.Now().Add(f.p.cfg.Limits.Register))
+	f.finish(f.readLoop())
+}
+
+var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// readLoop returns why it ended.
+func (f *Flow) readLoop() string {
+	for {
+		kind, r, err := f.ws.NextReader()
+		if err != nil {
+			return f.readFailure(err)
+		}
+		buf := readBuffers.Get().(*bytes.Buffer)
+		buf.Reset()
+		if _, err = io.Copy(buf, r); err == nil {
+			err = f.extend()
+		}
+		if err == nil && !f.isEnding() {
+			f.message(kind, buf.Bytes())
+		}
+		readBuffers.Put(buf)
+		if err != nil {
+			return f.readFailure(err)
+		}
+	}
+}
+
+// message takes one WebSocket message: a keep-alive, or one SIP message (RFC 7118 §5).
+func (f *Flow) message(kind int, data []byte) {
+	switch {
+	case string(data) == "\r\n\r\n": // RFC 5626 §3.5.1: a ping of two CRLF gets a pong of one
+		_ = f.enqueue(outgoing{websocket.TextMessage, []byte("\r\n")})
+	case string(data) == "\r\n":
+	case kind == websocket.TextMessage && !utf8.Valid(data): // RFC 6455 §8.1
+		f.close(websocket.CloseInvalidFramePayloadData, "text message is not UTF-8: send binary", closedUTF8)
+	default:
+		f.p.receive(f, data)
+	}
+}
+
+func (f *Flow) readFailure(err error) string {
+	var netErr net.Error
+	switch {
+	case errors.Is(err, websocket.ErrReadLimit): // gorilla has sent 1009
+		return closedOversize
+	case errors.As(err, &netErr) && netErr.Timeout() && !f.sawRegister.Load():
+		f.lastWord(websocket.ClosePolicyViolation, "no REGISTER in time")
+		return closedUnregister
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return closedIdle
+	}
+	return closedByPeer
+}
+
+// lastWord sends a close frame from the reader, whose connection is about to end.
+func (f *Flow) lastWord(code int, text string) {
+	_ = f.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, text), time.Now().Add(time.Second))
+}
+
+// extend moves the read deadline, but not before the first REGISTER: until then a peer has
+// a fixed time, whatever it sends.
+func (f *Flow) extend() error {
+	if !f.sawRegister.Load() || f.isEnding() {
+		return nil
+	}
+	// Two pings may get lost in a mobile network's hand-over.
+	return f.ws.SetReadDeadline(time.Now().Add(5 * f.p.cfg.Limits.Ping / 2))
+}
+
+// begin counts a side goroutine in, unless the flow has ended.
+func (f *Flow) begin() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	f.side.Add(1)
+	return true
+}
+
+// sendPing keeps NATs and balancers from forgetting the connection; page script cannot
+// send pings (RFC 7118 §6).
+func (f *Flow) sendPing() {
+	if !f.begin() {
+		return
+	}
+	defer f.side.Done()
+	// WriteControl may be called beside the writer.
+	if err := f.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(f.p.cfg.Limits.Write)); err != nil {
+		f.abort(closedWrite)
+		return
+	}
+	f.ping.Reset(f.p.cfg.Limits.Ping)
+}
+
+// WriteMsg implements sip.Connection. It never blocks, since sipgo calls it with the lock
+// of a transaction held.
+func (f *Flow) WriteMsg(m sip.Message) error {
+	data := encode(m)
+	// RFC 7118 §4.2: a message with an octet that is not UTF-8 must be sent binary.
+	kind := websocket.TextMessage
+	if !utf8.Valid(data) {
+		kind = websocket.BinaryMessage
+	}
+	return f.enqueue(outgoing{kind, data})
+}
+
+// enqueue hands o to the writer. A full queue ends the flow: its peer does not read, and
+// SIP has nothing that may be left out.
+func (f *Flow) enqueue(o outgoing) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.closed, f.ending != nil:
+		return net.ErrClosed
+	case len(f.queue) >= f.p.cfg.Limits.Queue:
+		f.abortLocked(closedSlow)
+		return errQueueFull
+	}
+	f.queue = append(f.queue, o)
+	f.wakeLocked()
+	return nil
+}
+
+func (f *Flow) wakeLocked() {
+	if !f.writing {
+		f.writing = true
+		f.side.Go(f.writeLoop)
+	}
+}
+
+// writeLoop is the only writer of messages. It returns when the queue is empty.
+func (f *Flow) writeLoop() {
+	for {
+		f.mu.Lock()
+		if len(f.queue) == 0 || f.closed {
+			f.writing, f.queue = false, nil
+			end := f.ending
+			f.mu.Unlock()
+			if end != nil {
+				f.lastWord(end.code, end.text)
+				// The peer's close frame, or this deadline, ends the reader.
+				_ = f.ws.SetReadDeadline(time.Now().Add(2 * time.Second))
+			}
+			return
+		}
+		o := f.queue[0]
+		f.queue = f.queue[1:]
+		f.mu.Unlock()
+		_ = f.ws.SetWriteDeadline(time.Now().Add(f.p.cfg.Limits.Write))
+		if err := f.ws.WriteMessage(o.kind, o.data); err != nil {
+			f.abort(closedWrite)
+			return
+		}
+	}
+}
+
+// close sends what is queued, then a close frame, and lets the peer answer it.
+func (f *Flow) close(code int, text, reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.ending != nil {
+		return
+	}
+	f.ending, f.reason = &closeFrame{code, text}, reason
+	f.wakeLocked()
+}
+
+func (f *Flow) isEnding() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ending != nil || f.closed
+}
+
+// abort cuts the connection.
+func (f *Flow) abort(reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.abortLocked(reason)
+}
+
+func (f *Flow) abortLocked(reason string) {
+	if f.closed {
+		return
+	}
+	f.closed = true
+	if f.reason == "" {
+		f.reason = reason
+	}
+	// Not tls.Conn.Close: its close_notify may wait for a peer that does not read.
+	conn := f.ws.NetConn()
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	_ = conn.Close()
+}
+
+// finish runs once, when the reader has ended.
+func (f *Flow) finish(reason string) {
+	f.abort(reason)
+	f.ping.Stop()
+	f.side.Wait()
+	f.p.flows.remove(f.id)
+	f.mu.Lock()
+	reason = f.reason
+	f.mu.Unlock()
+	f.p.flowLost(f)
+	f.p.metrics.flows.Dec()
+	f.p.metrics.closed.WithLabelValues(reason).Inc()
+	f.p.log.Info("flow ended", "flow", f.id, "reason", reason, "remote", f.remote)
+	close(f.done)
+}
+
+// LocalAddr implements sip.Connection.
+func (f *Flow) LocalAddr() net.Addr { return f.ws.LocalAddr() }
+
+// Close implements sip.Connection; a transaction does not end a flow.
+func (f *Flow) Close() error { return nil }
+
+// noRef is the part of sip.Connection that counts references. Our connections have owners.
+type noRef struct{}
+
+// Ref implements sip.Connection.
+func (noRef) Ref(int) int { return 1 }
+
+// TryClose implements sip.Connection.
+func (noRef) TryClose() (int, error) { return 1, nil }

@@ -1,0 +1,110 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/rand"
+	"strconv"
+	"strings"
+
+	"github.com/emiago/sipgo/sip"
+
+	"epcscf/sipext"
+)
+
+// encode writes a message for the wire, Content-Length computed from the real body.
+func encode(m sip.Message) []byte {
+	if m.ContentLength() == nil || int(*m.ContentLength()) != len(m.Body()) {
+		sipext.Strip(m.(sipext.HeaderFields), "Content-Length")
+		m.SetBody(m.Body())
+	}
+	var b bytes.Buffer
+	b.Grow(1024 + len(m.Body()))
+	m.StringWrite(&b)
+	return b.Bytes()
+}
+
+func newBranch() string { return sip.RFC3261BranchMagicCookie + rand.Text() }
+
+func newTag() string { return rand.Text()[:16] }
+
+// toTag returns the tag of To; a request that has one is within a dialog.
+func toTag(m sip.Message) string {
+	tag, _ := m.To().Params.Get("tag")
+	return tag
+}
+
+// first returns the first row's value, or "".
+func first(m sipext.HeaderFields, name string) string {
+	if rows := sipext.Rows(m, name); len(rows) > 0 {
+		return rows[0].Value()
+	}
+	return ""
+}
+
+// elements returns the elements of an address list over all its rows, as written.
+func elements(m sipext.HeaderFields, name string) []string {
+	var all []string
+	for _, h := range sipext.Rows(m, name) {
+		for _, e := range sipext.SplitList(h.Value()) {
+			if e != "" {
+				all = append(all, e)
+			}
+		}
+	}
+	return all
+}
+
+// setRows replaces a header field by one row for each value.
+func setRows(m sipext.HeaderFields, name string, values ...string) {
+	sipext.Strip(m, name)
+	for _, v := range values {
+		m.AppendHeader(sip.NewHeader(name, v))
+	}
+}
+
+// decrementHops does RFC 3261 §16.6 step 3. The header is replaced, not changed: sipgo's
+// clones share it.
+func decrementHops(req *sip.Request) {
+	hops := sip.MaxForwardsHeader(70)
+	if old := req.MaxForwards(); old != nil {
+		hops = *old - 1 // the check in proceed refused 0
+	}
+	sipext.Strip(req, "Max-Forwards")
+	req.AppendHeader(&hops)
+}
+
+// parseURI reads the URI of a name-addr or addr-spec.
+func parseURI(address string) (sip.Uri, bool) {
+	var u sip.Uri
+	a, err := sipext.ParseAddress(address)
+	if err != nil || a.URI == "*" || sip.ParseUri(a.URI, &u) != nil {
+		return u, false
+	}
+	return u, true
+}
+
+// sameURI compares scheme, user, host and port of two SIP URIs (RFC 3261 §19.1.4), which
+// is enough to find one's own contact among those of a 200.
+func sameURI(a, b string) bool {
+	var u, v sip.Uri
+	if sip.ParseUri(a, &u) != nil || sip.ParseUri(b, &v) != nil {
+		return a == b
+	}
+	return u.Scheme == v.Scheme && u.User == v.User && strings.EqualFold(u.Host, v.Host) && u.Port == v.Port && u.Raw() == v.Raw()
+}
+
+// aor is the address of record in a From or To: the URI without parameters.
+func aor(u *sip.Uri) IMPU {
+	if u.Scheme != "sip" && u.Scheme != "sips" {
+		return IMPU(u.String())
+	}
+	s := u.Scheme + ":"
+	if u.User != "" {
+		s += u.User + "@"
+	}
+	s += strings.ToLower(u.Host)
+	if u.Port > 0 {
+		s += ":" + strconv.Itoa(u.Port)
+	}
+	return IMPU(s)
+}

@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"epcscf/sipext"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Why a WebSocket upgrade was refused.
+const (
+	refusedTLS         = "not-tls"
+	refusedOrigin      = "origin"
+	refusedNoOrigin    = "no-origin"
+	refusedSubprotocol = "subprotocol"
+	refusedFlows       = "flow-limit"
+	refusedDraining    = "shutting-down"
+	refusedHandshake   = "handshake"
+)
+
+// Why a flow ended.
+const (
+	closedByPeer     = "peer"
+	closedShutdown   = "shutdown"
+	closedSlow       = "slow-reader"
+	closedWrite      = "write-error"
+	closedIdle       = "idle"
+	closedOversize   = "oversize"
+	closedMalformed  = "malformed"
+	closedUnregister = "no-register"
+	closedUTF8       = "bad-utf8"
+)
+
+// Why a message was dropped without an answer.
+const (
+	dropStray       = "stray-response"
+	dropMalformed   = "malformed-response"
+	dropUnroutable  = "unroutable-ack"
+	dropBacklog     = "transaction-backlog"
+	dropCoreInvalid = "malformed-from-core"
+)
+
+var methodLabels = []string{
+	"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "SUBSCRIBE",
+	"NOTIFY", "REFER", "INFO", "PRACK", "UPDATE", "PUBLISH", "other",
+}
+
+var credentialLabels = []string{"issued", "relay-unreachable", "limit", "disabled", "not-authorized", "error"}
+
+var revocationLabels = []string{causeDeregistered, causeExpired, causeFlowLost}
+
+type metrics struct {
+	flows         prometheus.Gauge
+	registrations prometheus.Gauge
+	upgrades      prometheus.Counter
+	refused       *prometheus.CounterVec // reason
+	closed        *prometheus.CounterVec // reason
+	malformed     *prometheus.CounterVec // fault
+	requests      *prometheus.CounterVec // from, method
+	responses     *prometheus.CounterVec // to, class
+	answered      *prometheus.CounterVec // status: refusals of our own
+	dropped       *prometheus.CounterVec // reason
+	credentials   *prometheus.CounterVec // result
+	revocations   *prometheus.CounterVec // cause, result
+}
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "epcscf_" + name, Help: help}, labels)
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		flows:         prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_flows", Help: "Live WebSocket flows."}),
+		registrations: prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_registrations", Help: "Live registrations on flows."}),
+		upgrades:      prometheus.NewCounter(prometheus.CounterOpts{Name: "epcscf_upgrades_total", Help: "WebSocket upgrades accepted."}),
+		refused:       counter("upgrades_refused_total", "WebSocket upgrades refused.", "reason"),
+		closed:        counter("flows_closed_total", "Flows ended.", "reason"),
+		malformed:     counter("sip_malformed_total", "SIP messages from WICs refused by the strict checks.", "fault"),
+		requests:      counter("sip_requests_total", "SIP requests received.", "from", "method"),
+		responses:     counter("sip_responses_total", "SIP responses sent, forwarded ones included.", "to", "class"),
+		answered:      counter("sip_refused_total", "SIP requests that the edge itself answered with an error.", "status"),
+		dropped:       counter("sip_dropped_total", "SIP messages dropped without an answer.", "reason"),
+		credentials:   counter("credentials_total", "Answers to requests for a TURN credential.", "result"),
+		revocations:   counter("revocations_total", "Revocations told to the relay.", "cause", "result"),
+	}
+	m.zero()
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{
+		m.flows, m.registrations, m.upgrades, m.refused, m.closed, m.malformed, m.requests,
+		m.responses, m.answered, m.dropped, m.credentials, m.revocations,
+	} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// zero creates every label value, so that a rate over a counter sees its first event.
+func (m *metrics) zero() {
+	each := func(v *prometheus.CounterVec, labels ...string) {
+		for _, l := range labels {
+			v.WithLabelValues(l)
+		}
+	}
+	each(m.refused, refusedTLS, refusedOrigin, refusedNoOrigin, refusedSubprotocol, refusedFlows, refusedDraining, refusedHandshake)
+	each(m.closed, closedByPeer, closedShutdown, closedSlow, closedWrite, closedIdle, closedOversize, closedMalformed, closedUnregister, closedUTF8)
+	each(m.dropped, dropStray, dropMalformed, dropUnroutable, dropBacklog, dropCoreInvalid)
+	each(m.credentials, credentialLabels...)
+	for _, f := range sipext.Faults {
+		m.malformed.WithLabelValues(string(f))
+	}
+	for _, side := range []string{"wic", "core"} {
+		for _, l := range methodLabels {
+			m.requests.WithLabelValues(side, l)
+		}
+		for _, l := range []string{"1xx", "2xx", "3xx", "4xx", "5xx", "6xx"} {
+			m.responses.WithLabelValues(side, l)
+		}
+	}
+	for _, l := range revocationLabels {
+		m.revocations.WithLabelValues(l, "done")
+		m.revocations.WithLabelValues(l, "error")
+	}
+}
+
+// methodLabel keeps the label set fixed whatever methods peers invent.
+func methodLabel(method string) string {
+	for _, l := range methodLabels {
+		if l == method {
+			return l
+		}
+	}
+	return "other"
+}
+
+func classLabel(status int) string { return string(rune('0'+status/100)) + "xx" }

@@ -1,0 +1,181 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+	"github.com/gorilla/websocket"
+
+	"epcscf/turncred"
+)
+
+// IMPU is an IMS public user identity as a URI, such as sip:alice@ims.test (TS 23.003 §13.4).
+type IMPU string
+
+// Proxy is the SIP edge. Make one with New; its methods are safe for concurrent use.
+type Proxy struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	parser  *sip.Parser
+	tokens  *tokenSealer
+	flows   flowTable
+	txs     txTable
+	regs    bindingTable
+	core    *coreLink
+	origins map[string]bool
+
+	upgrader websocket.Upgrader
+
+	ctx    context.Context // ends with Close: every wait of ours selects on it
+	cancel context.CancelFunc
+
+	mu       sync.Mutex // guards draining and closed
+	draining bool
+	closed   bool
+	work     sync.WaitGroup // every goroutine that we start
+}
+
+var _ http.Handler = (*Proxy)(nil)
+
+// New checks cfg. It opens no sockets and starts nothing.
+func New(cfg Config) (*Proxy, error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	m, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: metrics: %w", err)
+	}
+	p := &Proxy{
+		cfg: cfg, log: cfg.Logger, metrics: m, parser: newParser(),
+		tokens: newTokenSealer(cfg.FlowKey), origins: map[string]bool{},
+	}
+	for _, o := range cfg.Origins {
+		p.origins[o] = true
+	}
+	p.flows.init()
+	p.txs.init()
+	p.regs.init()
+	p.core = newCoreLink(p)
+	p.upgrader = newUpgrader()
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p, nil
+}
+
+// start runs f in a goroutine that Close waits for. It reports false after Close.
+func (p *Proxy) start(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.work.Go(f)
+	return true
+}
+
+// Shutdown refuses new flows, closes the live ones with 1001 (going away) and waits until
+// they have ended or ctx has; then it does as Close.
+func (p *Proxy) Shutdown(ctx context.Context) error {
+	p.mu.Lock()
+	p.draining = true
+	p.mu.Unlock()
+	flows := p.flows.all()
+	for _, f := range flows {
+		f.close(websocket.CloseGoingAway, "shutting down", closedShutdown)
+	}
+	var err error
+	for _, f := range flows {
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	return cmp.Or(p.Close(), err)
+}
+
+// Close ends everything at once and waits for its goroutines. The core's sockets end with
+// the context of ServeCore.
+func (p *Proxy) Close() error {
+	p.mu.Lock()
+	p.draining, p.closed = true, true
+	p.mu.Unlock()
+	p.cancel()
+	for _, f := range p.flows.all() {
+		f.abort(closedShutdown)
+	}
+	p.txs.terminateAll()
+	p.regs.stop()
+	p.core.closeConns()
+	p.work.Wait()
+	return nil
+}
+
+func (p *Proxy) isDraining() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.draining
+}
+
+// ServeCore talks to the core over the sockets until ctx ends, then closes them. udp must
+// be set where NextHop is UDP; tcp may be nil.
+func (p *Proxy) ServeCore(ctx context.Context, udp net.PacketConn, tcp net.Listener) error {
+	return p.core.serve(ctx, udp, tcp)
+}
+
+// FlowInfo is one flow as an operator sees it.
+type FlowInfo struct {
+	ID            string
+	Remote        string
+	Origin        string
+	Since         time.Time
+	Registrations []RegistrationInfo
+}
+
+// RegistrationInfo is one registration on a flow.
+type RegistrationInfo struct {
+	IMPU       IMPU // the address of record
+	IMPI       turncred.IMPI
+	Contact    string
+	Instance   string
+	RegID      string
+	Associated []IMPU
+	Expires    time.Time
+}
+
+// Flows returns a snapshot of the live flows, oldest first.
+func (p *Proxy) Flows() []FlowInfo {
+	var all []FlowInfo
+	for _, f := range p.flows.all() {
+		all = append(all, f.info())
+	}
+	slices.SortFunc(all, func(a, b FlowInfo) int { return a.Since.Compare(b.Since) })
+	return all
+}
+
+// sentBy is our host and port in Via, Path and Record-Route.
+func (p *Proxy) sentBy() (host string, port int) {
+	host, port = p.cfg.CoreHost, int(p.cfg.CoreAddr.Port())
+	if host == "" {
+		host = p.cfg.CoreAddr.Addr().String()
+		if p.cfg.CoreAddr.Addr().Is6() {
+			host = "[" + host + "]"
+		}
+	}
+	return host, port
+}
+
+func (p *Proxy) hostPort() string {
+	host, port := p.sentBy()
+	return host + ":" + strconv.Itoa(port)
+}

@@ -1,0 +1,270 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"epcscf/sipext"
+	"epcscf/turncred"
+)
+
+// contact is one Contact of a REGISTER or of its 200.
+type contact struct {
+	uri      string
+	instance string
+	regID    string
+	expires  int // seconds, or -1 where not given
+}
+
+func contacts(m sipext.HeaderFields) []contact {
+	var all []contact
+	for _, a := range sipext.Addresses(m, "Contact") {
+		c := contact{uri: a.URI, expires: -1}
+		c.instance, _ = a.Params.Get("+sip.instance")
+		if c.instance != "" { // RFC 5626 §4.2: reg-id without an instance means nothing
+			c.regID, _ = a.Params.Get("reg-id")
+		}
+		if v, ok := a.Params.Get("expires"); ok {
+			c.expires = seconds(v)
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// seconds reads delta-seconds; -1 where it is none.
+func seconds(s string) int {
+	n, err := strconv.ParseUint(strings.Trim(s, " \t"), 10, 32)
+	if err != nil {
+		return -1
+	}
+	return int(min(n, 1<<31-1))
+}
+
+// matches reports whether c is the binding with that contact, instance and reg-id: by
+// instance and reg-id where there is one (RFC 5626 §6), else by URI.
+func (c contact) matches(uri, instance, regID string) bool {
+	if c.instance != "" || instance != "" {
+		return c.instance == instance && c.regID == regID
+	}
+	return sameURI(c.uri, uri)
+}
+
+func (c contact) binding() turncred.Binding {
+	if c.instance != "" {
+		return turncred.BindingOf(c.instance, c.regID)
+	}
+	return turncred.BindingOf(c.uri, "")
+}
+
+// registering is a REGISTER on its way.
+type registering struct {
+	t        *serverTx
+	aor      IMPU
+	contacts []contact
+	expires  int // of the Expires header, or -1
+	username string
+	auth     bool // it carried an Authorization
+	wanted   bool // it asked for a credential
+}
+
+// register forwards a REGISTER to the core (TS 24.229 5.2.2.1).
+func (p *Proxy) register(t *serverTx) {
+	req, f := t.req, t.from.flow
+	wanted, err := sipext.TurnCredWanted(req)
+	if err != nil {
+		t.answer(sip.StatusBadRequest, "Malformed "+sipext.TurnCredHeader)
+		return
+	}
+	r := &registering{t: t, aor: aor(&req.To().Address), contacts: contacts(req), expires: -1, wanted: wanted}
+	r.username, r.auth = digestUsername(req)
+	if v := first(req, "Expires"); v != "" {
+		r.expires = seconds(v)
+	}
+	if f.registrationCount() >= p.cfg.Limits.Bindings && len(f.registrationsOf(r.aor)) == 0 {
+		t.answer(sip.StatusForbidden, "Too many registrations on this flow")
+		return
+	}
+	t.keep = wanted
+	fromUE(req)
+	sipext.Strip(req, "Route", "P-Preferred-Identity")
+	dropAuthParams(req, "Authorization", "integrity-protected")
+	req.PrependHeader(sip.NewHeader("Path", p.path(f)))
+	requirePath(req)
+	req.AppendHeader(sip.NewHeader("P-Visited-Network-ID", visitedNetwork(p.cfg.VisitedNetwork)))
+	req.AppendHeader(sip.NewHeader("P-Charging-Vector", p.chargingVector()))
+	decrementHops(req)
+	to, err := p.core.peerFor(p.cfg.NextHop)
+	if err != nil {
+		t.undeliverable(peer{}, err)
+		return
+	}
+	p.forward(t, to, func(res *sip.Response) { p.registerResponse(r, res) })
+}
+
+// requirePath makes a registrar without RFC 3327 refuse, rather than lose our Path (§5.2).
+func requirePath(req *sip.Request) {
+	if !containsFold(sipext.List(req, "Require"), "path") {
+		req.AppendHeader(sip.NewHeader("Require", "path"))
+	}
+}
+
+// visitedNetwork quotes the network's name where it is no token (RFC 7315 §5.1).
+func visitedNetwork(name string) string {
+	if sipext.IsToken(name) {
+		return name
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
+}
+
+// registerResponse edits a response on its way to the WIC, and acts on a 2xx before it
+// leaves.
+func (p *Proxy) registerResponse(r *registering, res *sip.Response) {
+	toUE(res)
+	dropAuthParams(res, "WWW-Authenticate", "ck", "ik")
+	dropAuthParams(res, "Authentication-Info", "ck", "ik")
+	if res.IsSuccess() {
+		p.finishRegister(r, res)
+	}
+}
+
+// finishRegister takes over what the core has granted: bindings, and with them the reason
+// for credentials.
+func (p *Proxy) finishRegister(r *registering, res *sip.Response) {
+	granted := contacts(res)
+	var bound *Registration
+	var left time.Duration
+	for _, c := range r.contacts {
+		if c.uri == "*" {
+			p.unbindAll(r)
+			continue
+		}
+		life := r.grant(c, granted, res)
+		if life <= 0 {
+			p.unbind(r, c)
+			continue
+		}
+		if reg := p.bind(r, c, life, res); bound == nil {
+			bound, left = reg, life
+		}
+	}
+	// Only a 200 that leaves a contact of this flow bound carries a credential.
+	if bound != nil && (r.wanted || p.cfg.Offer == OfferAlways) {
+		p.addCredential(res, bound, left)
+	}
+}
+
+// grant returns how long the core keeps c: by the expires of the same contact in the 200,
+// else by its Expires header, else by what was asked (RFC 3261 §10.2.4). A 200 without the
+// contact leaves it unbound.
+func (r *registering) grant(c contact, granted []contact, res *sip.Response) time.Duration {
+	if c.expires == 0 || c.expires < 0 && r.expires == 0 {
+		return 0
+	}
+	for _, g := range granted {
+		if !g.matches(c.uri, c.instance, c.regID) && !sameURI(g.uri, c.uri) {
+			continue
+		}
+		n := g.expires
+		if v := first(res, "Expires"); n < 0 && v != "" {
+			n = seconds(v)
+		}
+		for _, asked := range []int{c.expires, r.expires, 3600} {
+			if n < 0 {
+				n = asked
+			}
+		}
+		return time.Duration(n) * time.Second
+	}
+	return 0
+}
+
+// bind keeps or refreshes a registration on the flow.
+func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Response) *Registration {
+	f := r.t.from.flow
+	old := f.findRegistration(r.aor, c)
+	id := bindingIdentity{
+		aor: r.aor, impi: r.impi(old), binding: c.binding(),
+		authorized: r.auth || old != nil && old.identity().authorized,
+		expires:    p.cfg.Now().Add(life),
+	}
+	reg := &Registration{
+		p: p, flow: f, aor: r.aor, contact: c.uri, instance: c.instance, regID: c.regID,
+		serviceRoute: elements(res, "Service-Route"), associated: associated(res), ident: id,
+	}
+	if old != nil {
+		old.stopTimer()
+	}
+	p.regs.own(reg)
+	if !f.keepRegistration(reg, old) {
+		// The flow went while the core answered: the same grace as for any lost flow.
+		reg.arm(min(p.cfg.FlowGrace, life), reg.graceOver)
+		return reg
+	}
+	reg.armExpiry()
+	if old == nil {
+		p.log.Info("registered", "flow", f.id, "impu", string(r.aor), "expires", life)
+	}
+	return reg
+}
+
+// impi is the private identity that the core has authenticated: the Digest username of
+// this REGISTER, or of the one that it refreshes. Without any it is derived from the
+// public one (TS 23.003 §13.2).
+func (r *registering) impi(old *Registration) turncred.IMPI {
+	switch {
+	case r.username != "":
+		return turncred.IMPI(r.username)
+	case old != nil:
+		return old.identity().impi
+	}
+	_, id, _ := strings.Cut(string(r.aor), ":")
+	return turncred.IMPI(id)
+}
+
+func associated(res *sip.Response) []IMPU {
+	var all []IMPU
+	for _, e := range elements(res, "P-Associated-URI") {
+		if u, ok := parseURI(e); ok {
+			all = append(all, aor(&u))
+		}
+	}
+	return all
+}
+
+// unbind ends one binding: it is revoked before the 200 leaves, for 1 s at most.
+func (p *Proxy) unbind(r *registering, c contact) {
+	f := r.t.from.flow
+	reg := f.findRegistration(r.aor, c)
+	scope := turncred.Scope{IMPI: r.impi(reg), Binding: c.binding()}
+	if reg != nil {
+		reg.stopTimer()
+		f.dropRegistration(reg)
+		p.regs.release(reg)
+		scope = reg.scope(false)
+	}
+	p.log.Info("deregistered", "flow", f.id, "impu", string(r.aor))
+	p.revoke(causeDeregistered, scope)
+}
+
+// unbindAll ends all bindings of the user (Contact: *), on the user's other flows too,
+// since the registrar has dropped them (RFC 3261 §10.2.2).
+func (p *Proxy) unbindAll(r *registering) {
+	f := r.t.from.flow
+	var known *Registration
+	for _, o := range p.flows.all() {
+		for _, reg := range o.registrationsOf(r.aor) {
+			if o == f {
+				known = reg
+			}
+			reg.stopTimer()
+			o.dropRegistration(reg)
+			p.regs.release(reg)
+		}
+	}
+	p.log.Info("deregistered", "flow", f.id, "impu", string(r.aor), "reason", "all contacts")
+	p.revoke(causeDeregistered, turncred.Scope{IMPI: r.impi(known), AllBindings: true})
+}

@@ -1,0 +1,313 @@
+package proxy
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"epcscf/turncred"
+)
+
+// Registration is what the edge keeps of one binding that the core has accepted over a
+// flow (TS 24.229 5.2.2.1).
+type Registration struct {
+	p    *Proxy
+	flow *Flow
+	aor  IMPU // To of the REGISTER
+
+	contact      string
+	instance     string
+	regID        string
+	serviceRoute []string // in order, as written
+	associated   []IMPU   // the implicit set; the first is the default
+
+	mu    sync.Mutex // guards ident, timer and ended
+	ident bindingIdentity
+	timer *time.Timer // expiry, or the grace of a lost flow
+	ended bool
+}
+
+// bindingIdentity is what credentials of a binding depend on.
+type bindingIdentity struct {
+	aor        IMPU
+	impi       turncred.IMPI
+	binding    turncred.Binding
+	authorized bool // the core accepted an Authorization for it
+	expires    time.Time
+}
+
+func (r *Registration) identity() bindingIdentity {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ident
+}
+
+func (i bindingIdentity) key() bindingKey { return bindingKey{i.impi, i.binding} }
+
+// assert picks the identity to assert: the first preferred one that is registered, or the
+// default (TS 24.229 5.2.6.3.1).
+func (r *Registration) assert(preferred []string) IMPU {
+	for _, e := range preferred {
+		if u, ok := parseURI(e); ok && slices.Contains(r.associated, aor(&u)) {
+			return aor(&u)
+		}
+	}
+	if len(r.associated) > 0 {
+		return r.associated[0]
+	}
+	return r.aor // no P-Associated-URI: the identity that was registered
+}
+
+func (r *Registration) scope(keepLive bool) turncred.Scope {
+	id := r.identity()
+	return turncred.Scope{IMPI: id.impi, Binding: id.binding, KeepLive: keepLive}
+}
+
+// bindingKey finds a device of a user on whatever flow it is.
+type bindingKey struct {
+	impi    turncred.IMPI
+	binding turncred.Binding
+}
+
+// bindingTable knows which registration speaks for a binding now. A client that reconnects
+// registers the same instance on a new flow, and what then happens to the old flow is no
+// reason to take its credentials.
+type bindingTable struct {
+	mu      sync.Mutex // guards current and stopped
+	current map[bindingKey]*Registration
+	stopped bool
+}
+
+func (t *bindingTable) init() { t.current = map[bindingKey]*Registration{} }
+
+func (t *bindingTable) own(r *Registration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.current[r.identity().key()] = r
+}
+
+// release removes r and reports whether it spoke for its binding.
+func (t *bindingTable) release(r *Registration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := r.identity().key()
+	if t.stopped || t.current[k] != r {
+		return false
+	}
+	delete(t.current, k)
+	return true
+}
+
+// stop ends all timers: at shutdown nothing is revoked, the users will be elsewhere.
+func (t *bindingTable) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stopped = true
+	for _, r := range t.current {
+		r.stopTimer()
+	}
+}
+
+func (r *Registration) stopTimer() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+}
+
+// arm sets the timer to run f, in place of what it was to do.
+func (r *Registration) arm(d time.Duration, f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	if !r.ended {
+		r.timer = time.AfterFunc(d, func() { r.p.start(f) })
+	}
+}
+
+// expirySlack lets a refresh that is on its way come before the end.
+const expirySlack = time.Second
+
+// armExpiry lets the binding expire when the core's grant ends.
+func (r *Registration) armExpiry() {
+	r.arm(r.identity().expires.Sub(r.p.cfg.Now())+expirySlack, r.expired)
+}
+
+// expired ends a binding that was not refreshed.
+func (r *Registration) expired() {
+	if left := r.identity().expires.Sub(r.p.cfg.Now()); left > 0 {
+		r.armExpiry() // refreshed while the timer fired
+		return
+	}
+	r.flow.dropRegistration(r)
+	if r.p.regs.release(r) {
+		r.p.log.Info("registration expired", "flow", r.flow.id, "impu", string(r.aor))
+		r.p.revoke(causeExpired, r.scope(false))
+	}
+}
+
+// flowLost keeps a lost flow's credentials for FlowGrace, so that the client may come
+// back, or until the binding would have expired.
+func (p *Proxy) flowLost(f *Flow) {
+	f.mu.Lock()
+	regs := f.regs
+	f.regs = nil
+	f.mu.Unlock()
+	for _, r := range regs {
+		p.metrics.registrations.Dec()
+		wait := min(p.cfg.FlowGrace, r.identity().expires.Sub(p.cfg.Now()))
+		r.arm(wait, r.graceOver)
+	}
+}
+
+// graceOver ends what a lost flow left, unless the binding lives on another flow. Live
+// allocations stay: the user may be talking on through another edge.
+func (r *Registration) graceOver() {
+	if r.p.regs.release(r) {
+		r.p.log.Info("flow grace over", "flow", r.flow.id, "impu", string(r.aor))
+		r.p.revoke(causeFlowLost, r.scope(true))
+	}
+}
+
+// registrationFor returns the flow's registration of an identity, or its first one: From
+// does not decide who asks (TS 24.229 5.2.6.3.1). nil: not registered on this flow.
+func (f *Flow) registrationFor(id IMPU) *Registration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.regs {
+		if r.aor == id || slices.Contains(r.associated, id) {
+			return r
+		}
+	}
+	if len(f.regs) > 0 {
+		return f.regs[0]
+	}
+	return nil
+}
+
+// findRegistration returns the flow's registration of a contact.
+func (f *Flow) findRegistration(id IMPU, c contact) *Registration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.regs {
+		if r.aor == id && c.matches(r.contact, r.instance, r.regID) {
+			return r
+		}
+	}
+	return nil
+}
+
+// keepRegistration puts r in place of old, which may be nil. It reports false where the
+// flow has ended meanwhile.
+func (f *Flow) keepRegistration(r, old *Registration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	if i := slices.Index(f.regs, old); i >= 0 {
+		f.regs[i] = r
+	} else {
+		f.regs = append(f.regs, r)
+		f.p.metrics.registrations.Inc()
+	}
+	return true
+}
+
+func (f *Flow) dropRegistration(r *Registration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := slices.Index(f.regs, r); i >= 0 {
+		f.regs = slices.Delete(f.regs, i, i+1)
+		f.p.metrics.registrations.Dec()
+	}
+}
+
+func (f *Flow) registrationsOf(id IMPU) []*Registration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []*Registration
+	for _, r := range f.regs {
+		if r.aor == id {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+func (f *Flow) registrationCount() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.regs)
+}
+
+// addPending counts unanswered requests; it reports false where max is reached.
+func (f *Flow) addPending(n, max int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n > 0 && f.pending >= max {
+		return false
+	}
+	f.pending += n
+	return true
+}
+
+// replayed is the last answer with a credential. RFC 3261 §17.2.2 sets Timer J to zero on
+// a reliable transport, so sipgo forgets the transaction at once; a client that asks again
+// with the same branch must get the same answer and no second credential.
+type replayed struct {
+	key txKey
+	res *sip.Response
+}
+
+// replayFor is how long an answer is kept: longer than any client's retry, short enough
+// to cost nothing on an idle flow.
+const replayFor = 5 * time.Second
+
+func (f *Flow) remember(key txKey, res *sip.Response) {
+	r := &replayed{key, res}
+	f.mu.Lock()
+	f.last = r
+	f.mu.Unlock()
+	time.AfterFunc(replayFor, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.last == r {
+			f.last = nil
+		}
+	})
+}
+
+// repeat sends the remembered answer again, if it was to this request.
+func (f *Flow) repeat(key txKey) bool {
+	f.mu.Lock()
+	r := f.last
+	f.mu.Unlock()
+	if r == nil || r.key != key {
+		return false
+	}
+	_ = f.WriteMsg(r.res)
+	return true
+}
+
+func (f *Flow) info() FlowInfo {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := FlowInfo{ID: strconv.FormatUint(f.id, 10), Remote: f.remote, Origin: f.origin, Since: f.since}
+	for _, r := range f.regs {
+		id := r.identity()
+		i.Registrations = append(i.Registrations, RegistrationInfo{
+			IMPU: r.aor, IMPI: id.impi, Contact: r.contact, Instance: strings.Trim(r.instance, "<>"),
+			RegID: r.regID, Associated: slices.Clone(r.associated), Expires: id.expires,
+		})
+	}
+	return i
+}

@@ -1,0 +1,189 @@
+package sipext
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Param is a header or Via parameter as written, quotes included.
+type Param struct{ Name, Value string }
+
+// Params are parameters in order.
+type Params []Param
+
+// Get returns the value of a parameter without its quotes; names compare without case.
+func (p Params) Get(name string) (string, bool) {
+	for _, q := range p {
+		if strings.EqualFold(q.Name, name) {
+			if v, err := unquote(q.Value); err == nil {
+				return v, true
+			}
+			return q.Value, true
+		}
+	}
+	return "", false
+}
+
+// Address is a name-addr, or an addr-spec with header parameters (RFC 3261 §20.10).
+type Address struct {
+	Display string // as written, quotes included
+	URI     string
+	Params  Params
+	// Bracketed says that the URI stood in "<" and ">".
+	Bracketed bool
+}
+
+var errAddress = errors.New("malformed address")
+
+// ParseAddress reads one address, which must be all of s.
+func ParseAddress(s string) (Address, error) {
+	var a Address
+	s = trimLWS(s)
+	rest := s
+	if strings.HasPrefix(s, `"`) {
+		n := quotedLen(s)
+		if n < 0 {
+			return a, fmt.Errorf("%w: quote is not closed", errAddress)
+		}
+		a.Display, rest = s[:n], trimLWS(s[n:])
+		if !strings.HasPrefix(rest, "<") {
+			return a, fmt.Errorf("%w: no <URI> after the display name", errAddress)
+		}
+	} else if i := strings.IndexByte(s, '<'); i >= 0 && strings.IndexByte(s[:i], ';') < 0 {
+		// display-name = *(token LWS) / quoted-string: anything else must be quoted.
+		for _, word := range strings.Fields(s[:i]) {
+			if !IsToken(word) {
+				return a, fmt.Errorf("%w: the display name needs quotes", errAddress)
+			}
+		}
+		a.Display, rest = trimLWS(s[:i]), s[i:]
+	}
+	if strings.HasPrefix(rest, "<") {
+		i := strings.IndexByte(rest, '>')
+		if i < 0 {
+			return a, fmt.Errorf("%w: no closing bracket", errAddress)
+		}
+		a.URI, a.Bracketed, rest = rest[1:i], true, rest[i+1:]
+	} else {
+		i := strings.IndexByte(rest, ';')
+		if i < 0 {
+			i = len(rest)
+		}
+		a.URI, rest = trimLWS(rest[:i]), rest[i:]
+		// RFC 3261 §20.10: a URI with a comma, semicolon or question mark must stand in brackets.
+		if strings.ContainsAny(a.URI, ",?") && a.URI != "*" {
+			return a, fmt.Errorf("%w: the URI must stand in brackets", errAddress)
+		}
+	}
+	if a.URI != "*" && !isURI(a.URI) {
+		return a, fmt.Errorf("%w: no URI", errAddress)
+	}
+	var err error
+	a.Params, err = parseParams(rest)
+	return a, err
+}
+
+// isURI checks the scheme and that no delimiter of a header stands inside.
+func isURI(s string) bool {
+	scheme, rest, ok := strings.Cut(s, ":")
+	return ok && rest != "" && isScheme(scheme) && !strings.ContainsAny(rest, " \t<>\"")
+}
+
+// isScheme checks RFC 3986 §3.1: ALPHA *( ALPHA / DIGIT / "+" / "-" / "." ).
+func isScheme(s string) bool {
+	return consistsOf(s, alpha+digits+"+-.") && strings.IndexByte(alpha, s[0]) >= 0
+}
+
+// parseParams reads *( SEMI name [ EQUAL value ] ), which must be all of s.
+func parseParams(s string) (Params, error) {
+	var ps Params
+	for s = trimLWS(s); s != ""; s = trimLWS(s) {
+		if s[0] != ';' {
+			return ps, fmt.Errorf("%w: parameters are separated by semicolons", errAddress)
+		}
+		s = trimLWS(s[1:])
+		n := strings.IndexAny(s, "=; \t\"")
+		if n < 0 {
+			n = len(s)
+		}
+		p := Param{Name: s[:n]}
+		if !IsToken(p.Name) {
+			return ps, fmt.Errorf("%w: a parameter's name is no token", errAddress)
+		}
+		s = trimLWS(s[n:])
+		if strings.HasPrefix(s, "=") {
+			s = trimLWS(s[1:])
+			if n = valueLen(s); n <= 0 {
+				return ps, fmt.Errorf("%w: parameter without a value after the equals sign", errAddress)
+			}
+			p.Value, s = s[:n], s[n:]
+		}
+		ps = append(ps, p)
+	}
+	return ps, nil
+}
+
+// valueLen returns the length of the gen-value that s begins with, or -1.
+func valueLen(s string) int {
+	if strings.HasPrefix(s, `"`) {
+		return quotedLen(s)
+	}
+	n := strings.IndexAny(s, "; \t,\"<>")
+	if n < 0 {
+		n = len(s)
+	}
+	return n
+}
+
+// quotedLen returns the length of the quoted-string that s begins with, or -1.
+func quotedLen(s string) int {
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return -1
+}
+
+// SplitList splits a header value at the commas outside quotes and brackets.
+func SplitList(s string) []string {
+	var out []string
+	start, bracket := 0, false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"' && !bracket:
+			n := quotedLen(s[i:])
+			if n < 0 {
+				i = len(s)
+				break
+			}
+			i += n - 1
+		case c == '<':
+			bracket = true
+		case c == '>':
+			bracket = false
+		case c == ',' && !bracket:
+			out = append(out, trimLWS(s[start:i]))
+			start = i + 1
+		}
+	}
+	return append(out, trimLWS(s[start:]))
+}
+
+// Addresses returns the addresses of a header field over all its rows; malformed ones
+// are left out.
+func Addresses(m HeaderFields, name string) []Address {
+	var all []Address
+	for _, h := range Rows(m, name) {
+		for _, e := range SplitList(h.Value()) {
+			if a, err := ParseAddress(e); err == nil {
+				all = append(all, a)
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,197 @@
+package sipext
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// scanStart reads the start line (RFC 3261 §7.1, §7.2): exactly two spaces in a request.
+func (s *scanner) scanStart(line string) *MalformedError {
+	if len(line) >= 4 && strings.EqualFold(line[:4], "SIP/") {
+		return s.scanStatus(line)
+	}
+	method, rest, ok1 := strings.Cut(line, " ")
+	uri, version, ok2 := strings.Cut(rest, " ")
+	if !ok1 || !ok2 || !IsToken(method) || len(version) < 4 || !strings.EqualFold(version[:4], "SIP/") {
+		// Enough of a request to answer, if a version stands at its end (RFC 4475 §3.1.2.7 to 10).
+		if IsToken(method) && strings.Contains(strings.ToUpper(line), " SIP/2.0") {
+			s.raw.Method, s.ack = method, method == "ACK"
+		}
+		return refuse(FaultStart, "Malformed request line")
+	}
+	s.raw.Method, s.raw.URI, s.ack = method, uri, method == "ACK"
+	if !strings.EqualFold(version, "SIP/2.0") {
+		if strings.Trim(version[4:], "0123456789.") != "" {
+			return refuse(FaultStart, "Malformed request line")
+		}
+		return &MalformedError{Fault: FaultVersion, Status: sip.StatusVersionNotSupported, Phrase: "Version Not Supported"}
+	}
+	return checkRequestURI(uri)
+}
+
+func checkRequestURI(uri string) *MalformedError {
+	scheme, _, ok := strings.Cut(uri, ":")
+	if !ok || !isScheme(scheme) || !isURI(uri) {
+		return refuse(FaultStart, "Malformed Request-URI")
+	}
+	switch strings.ToLower(scheme) {
+	case "sip", "sips":
+		// RFC 3261 §19.1.1: header parameters must not stand in a Request-URI.
+		if strings.Contains(uri, "?") {
+			return refuse(FaultStart, "Header parameters in the Request-URI")
+		}
+	case "tel", "urn":
+	default:
+		return &MalformedError{Fault: FaultScheme, Status: sip.StatusRequestedRangeNotSatisfiable, Phrase: "Unsupported URI Scheme"}
+	}
+	// What sipgo would write differently from what was received, it has not understood.
+	var u sip.Uri
+	if err := sip.ParseUri(uri, &u); err != nil || u.Wildcard || !strings.EqualFold(u.String(), uri) {
+		return refuse(FaultStart, "Malformed Request-URI")
+	}
+	return nil
+}
+
+func (s *scanner) scanStatus(line string) *MalformedError {
+	version, rest, ok1 := strings.Cut(line, " ")
+	code, phrase, ok2 := strings.Cut(rest, " ")
+	n, err := strconv.Atoi(code)
+	if !ok1 || !ok2 || !strings.EqualFold(version, "SIP/2.0") || len(code) != 3 || err != nil || n < 100 || n > 699 {
+		return refuse(FaultStart, "Malformed status line")
+	}
+	s.raw.Status, s.raw.Phrase = n, phrase
+	return nil
+}
+
+// single are the fields that RFC 3261 §20 and the RFCs of extensions allow once.
+var single = map[string]bool{
+	"call-id": true, "content-disposition": true, "content-length": true, "content-type": true,
+	"cseq": true, "date": true, "event": true, "expires": true, "from": true, "max-forwards": true,
+	"mime-version": true, "min-expires": true, "min-se": true, "organization": true, "priority": true,
+	"rack": true, "refer-to": true, "referred-by": true, "replaces": true, "retry-after": true,
+	"rseq": true, "session-expires": true, "sip-etag": true, "sip-if-match": true, "subject": true,
+	"subscription-state": true, "timestamp": true, "to": true,
+}
+
+// checkCounts refuses repeated single fields and missing mandatory ones (RFC 3261 §8.1.1).
+// A request without Max-Forwards passes: §16.3 has the proxy add it.
+func (s *scanner) checkCounts() *MalformedError {
+	seen := map[string]bool{}
+	for _, f := range s.raw.Fields {
+		name := strings.ToLower(f.Name)
+		if seen[name] && single[name] {
+			err := refuse(FaultRepeated, "Repeated "+safeName(name))
+			err.Close = name == "content-length" // two lengths are two messages to someone
+			return err
+		}
+		seen[name] = true
+	}
+	for _, name := range []string{"via", "from", "to", "call-id", "cseq"} {
+		if !seen[name] {
+			return refuse(FaultMissing, "Missing "+safeName(name))
+		}
+	}
+	return nil
+}
+
+// safeName spells a name of the list above as the RFCs do.
+func safeName(lower string) string {
+	if long, ok := longNames[lower]; ok {
+		return long
+	}
+	return lower
+}
+
+func (s *scanner) checkValues() *MalformedError {
+	for _, f := range s.raw.Fields {
+		if err := s.checkValue(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *scanner) checkValue(f Field) *MalformedError {
+	switch f.Name {
+	case "CSeq":
+		return s.checkCSeq(f.Value)
+	case "Content-Length":
+		n, err := parseDigits(f.Value, 32)
+		if err != nil {
+			e := refuse(FaultLength, "Malformed Content-Length")
+			e.Close = true
+			return e
+		}
+		// RFC 7118 §5: one message is one WebSocket message, so a length adds nothing but doubt.
+		if n != int64(len(s.raw.Body)) {
+			return refuse(FaultLength, "Content-Length is not the length of the body")
+		}
+	case "Call-ID":
+		if f.Value == "" || strings.ContainsAny(f.Value, " \t,;") {
+			return refuse(FaultAddress, "Malformed Call-ID")
+		}
+	case "Max-Forwards":
+		if n, err := parseDigits(f.Value, 32); err != nil || n > 255 {
+			return refuse(FaultNumber, "Malformed Max-Forwards")
+		}
+	case "Expires":
+		if _, err := parseDeltaSeconds(f.Value); err != nil {
+			return refuse(FaultNumber, "Malformed Expires")
+		}
+	case "From", "To":
+		return s.checkParty(f)
+	case "Contact", "Route", "Record-Route":
+		return checkAddresses(f)
+	}
+	return nil
+}
+
+// checkCSeq reads 1*DIGIT LWS Method; RFC 3261 §8.1.1.5 keeps the number below 2**31.
+func (s *scanner) checkCSeq(v string) *MalformedError {
+	num, method, ok := strings.Cut(strings.ReplaceAll(v, "\t", " "), " ")
+	method = trimLWS(method)
+	if _, err := parseDigits(num, 31); !ok || err != nil || !IsToken(method) {
+		return refuse(FaultCSeq, "Malformed CSeq")
+	}
+	if s.raw.Method != "" && method != s.raw.Method {
+		return refuse(FaultCSeq, "CSeq method is not the request's")
+	}
+	for i, f := range s.raw.Fields {
+		if f.Name == "CSeq" { // sipgo wants exactly one space
+			s.raw.Fields[i].Value = num + " " + method
+		}
+	}
+	return nil
+}
+
+func (s *scanner) checkParty(f Field) *MalformedError {
+	a, err := ParseAddress(f.Value)
+	if err != nil || a.URI == "*" {
+		return refuse(FaultAddress, "Malformed "+f.Name)
+	}
+	// RFC 3261 §8.1.1.3: the From field must contain a tag.
+	if _, ok := a.Params.Get("tag"); !ok && f.Name == "From" {
+		return refuse(FaultMissing, "From without a tag")
+	}
+	return nil
+}
+
+func checkAddresses(f Field) *MalformedError {
+	for _, e := range SplitList(f.Value) {
+		a, err := ParseAddress(e)
+		switch {
+		case err != nil, f.Name != "Contact" && !a.Bracketed:
+			return refuse(FaultAddress, "Malformed "+f.Name)
+		case f.Name != "Contact":
+			continue
+		}
+		if v, ok := a.Params.Get("expires"); ok {
+			if _, err := parseDeltaSeconds(v); err != nil {
+				return refuse(FaultNumber, "Malformed expires of a Contact")
+			}
+		}
+	}
+	return nil
+}

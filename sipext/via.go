@@ -1,0 +1,97 @@
+package sipext
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+)
+
+var errVia = errors.New("malformed Via")
+
+// normalizeVia checks one via-parm (RFC 3261 §20.42) and writes it without the optional
+// white space, which sipgo's parser takes for a part of names and values:
+//
+//	SIP/2.0/TRANSPORT SP host[:port] *( ";" name ["=" value] )
+func normalizeVia(s string) (string, error) {
+	proto, rest, ok := cut3(s)
+	if !ok {
+		return "", errVia
+	}
+	hostEnd := strings.IndexByte(rest, ';')
+	if hostEnd < 0 {
+		hostEnd = len(rest)
+	}
+	host, err := normalizeSentBy(trimLWS(rest[:hostEnd]))
+	if err != nil {
+		return "", err
+	}
+	params, err := parseParams(rest[hostEnd:])
+	if err != nil {
+		return "", errVia
+	}
+	var b strings.Builder
+	b.WriteString(proto + " " + host)
+	seen := map[string]bool{}
+	for _, p := range params {
+		v, name := p.Value, strings.ToLower(p.Name)
+		if seen[name] {
+			return "", errVia
+		}
+		seen[name] = true
+		if q, err := unquote(v); err == nil {
+			v = q
+		}
+		// sipgo reads the name of a quoted parameter wrongly; a quoted token needs no quotes,
+		// and nothing else in quotes is of use in a Via.
+		if v != "" && !consistsOf(v, alpha+digits+"-.!%*_+`'~[]:=/") {
+			return "", errVia
+		}
+		// RFC 3261 §8.1.1.7: a branch is unique; the bare cookie is not.
+		if name == "branch" && strings.EqualFold(v, "z9hG4bK") {
+			return "", errVia
+		}
+		b.WriteString(";" + p.Name)
+		if v != "" {
+			b.WriteString("=" + v)
+		}
+	}
+	return b.String(), nil
+}
+
+// cut3 reads sent-protocol, which may have white space around its slashes.
+func cut3(s string) (proto, rest string, ok bool) {
+	name, s, ok1 := strings.Cut(s, "/")
+	version, s, ok2 := strings.Cut(s, "/")
+	s = trimLWS(s)
+	i := strings.IndexAny(s, " \t")
+	if !ok1 || !ok2 || i < 0 {
+		return "", "", false
+	}
+	name, version = trimLWS(name), trimLWS(version)
+	if !strings.EqualFold(name, "SIP") || version != "2.0" || !IsToken(s[:i]) {
+		return "", "", false
+	}
+	return "SIP/2.0/" + s[:i], trimLWS(s[i:]), true
+}
+
+// normalizeSentBy checks host [ COLON port ].
+func normalizeSentBy(s string) (string, error) {
+	host, port := s, ""
+	if i := strings.LastIndexByte(s, ':'); i > strings.IndexByte(s, ']') && i >= 0 {
+		host, port = trimLWS(s[:i]), trimLWS(s[i+1:])
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || !consistsOf(port, digits) {
+			return "", errVia
+		}
+	}
+	if strings.HasPrefix(host, "[") {
+		if !strings.HasSuffix(host, "]") || !consistsOf(host[1:len(host)-1], "0123456789abcdefABCDEF:.") {
+			return "", errVia
+		}
+	} else if !consistsOf(host, alpha+digits+"-._") {
+		return "", errVia
+	}
+	if port != "" {
+		host += ":" + port
+	}
+	return host, nil
+}
