@@ -111,7 +111,7 @@ func newPhone(t *testing.T, user, network, core string) *phone {
 	return p
 }
 
-// request sends a request; rows are further header rows, the last may be a body after a blank row.
+// request sends a request; rows are further header rows, after an empty one the body.
 func (p *phone) request(method, uri string, rows ...string) (branch string) {
 	p.t.Helper()
 	p.branches++
@@ -129,7 +129,7 @@ func (p *phone) text(method, uri, branch string, rows ...string) string {
 		"Call-ID: " + p.callID,
 		fmt.Sprintf("CSeq: %d %s", p.cseq, method),
 	}
-	all := strings.Join(append(head, rows...), "\r\n")
+	all, body, _ := strings.Cut(strings.Join(append(head, rows...), "\r\n"), "\r\n\r\n")
 	for name, row := range map[string]string{
 		"\r\nTo:": "To: <" + uri + ">", "\r\nMax-Forwards:": "Max-Forwards: 70", "\r\nContent-Length:": "Content-Length: 0",
 	} {
@@ -137,7 +137,7 @@ func (p *phone) text(method, uri, branch string, rows ...string) string {
 			all += "\r\n" + row
 		}
 	}
-	return all + "\r\n\r\n"
+	return all + "\r\n\r\n" + body
 }
 
 func (p *phone) send(text string) {
