@@ -9,7 +9,7 @@ import (
 
 // RFC 8656 §12.2.
 func TestChannelBind(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, func(c *Config) { c.StrictChannels = true })
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
 	c.allocate()
 	one, two := netip.MustParseAddrPort("127.0.0.1:7001"), netip.MustParseAddrPort("127.0.0.1:7002")
@@ -35,6 +35,23 @@ func TestChannelBind(t *testing.T) {
 	wantCode(t, c.signed(stun.MethodChannelBind, channelNumber(0x4002), attr(stun.AttrXORPeerAddress, 0, 1, 2)), stun.CodeBadRequest)
 	wantCode(t, c.signed(stun.MethodCreatePermission), stun.CodeBadRequest)
 	wantCode(t, c.signed(stun.MethodCreatePermission, attr(stun.AttrXORPeerAddress, 0, 9, 2, 2, 1, 1, 1, 1)), stun.CodeBadRequest)
+}
+
+// RFC 5766 §11: clients of its time choose from a wider range.
+func TestOldChannelNumbers(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.client(t, TCP, w.credential(t, "alice", 1))
+	relayed := c.allocate()
+	for _, number := range []uint16{0x4000, 0x5000, 0x7FFF} {
+		p := newPeer(t)
+		wantCode(t, c.bind(number, p.addr), 0)
+		c.sendChannel(number, "hello")
+		p.want(relayed, "hello")
+		p.send(relayed, "back")
+		c.wantChannel(number, "back")
+	}
+	wantCode(t, c.bind(0x3FFF, newPeer(t).addr), stun.CodeBadRequest)
+	wantCode(t, c.bind(0x8000, newPeer(t).addr), stun.CodeBadRequest)
 }
 
 // RFC 8656 §12.6, §11.2: data in a wrong form goes nowhere.

@@ -2,11 +2,15 @@ package relay
 
 import "github.com/pion/stun/v3"
 
-// The channel numbers of RFC 8656 §12.
+// The channel numbers of RFC 8656 §12, and the end of RFC 5766's range.
 const (
-	minChannel = 0x4000
-	maxChannel = 0x4FFF
+	minChannel     = 0x4000
+	maxChannel     = 0x4FFF
+	maxChannel5766 = 0x7FFF
 )
+
+// isChannel reports whether a message whose first byte is b is ChannelData.
+func isChannel(b byte) bool { return b>>6 == minChannel>>14 }
 
 // handleChannelBind follows RFC 8656 §12.2.
 func (w *worker) handleChannelBind(r *request) *refusal {
@@ -19,8 +23,13 @@ func (w *worker) handleChannelBind(r *request) *refusal {
 		return refuse(stun.CodeBadRequest, "CHANNEL-NUMBER or XOR-PEER-ADDRESS is missing or malformed")
 	}
 
-	// "The channel number is in the range 0x4000 through 0x4FFF (inclusive)"
-	if number < minChannel || number > maxChannel {
+	// "The channel number is in the range 0x4000 through 0x4FFF (inclusive)": see
+	// Config.StrictChannels.
+	last := uint16(maxChannel5766)
+	if w.s.cfg.StrictChannels {
+		last = maxChannel
+	}
+	if number < minChannel || number > last {
 		return refuse(stun.CodeBadRequest, "channel number out of range")
 	}
 

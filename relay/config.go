@@ -76,6 +76,11 @@ type Config struct {
 	// MaxPermissions bounds the permissions, and likewise the channels, of one
 	// allocation; default 64.
 	MaxPermissions int
+	// StrictChannels refuses channel numbers above 0x4FFF, as RFC 8656 §12.2 says. By
+	// default those up to 0x7FFF are taken too: RFC 5766 §11 allowed them, and clients of
+	// its time, coturn's among them, choose from the whole range. RFC 8656 gave them up for
+	// sockets that carry more than TURN, which ours do not.
+	StrictChannels bool
 	// MaxPendingStreams bounds the TCP and TLS connections that have made no allocation
 	// yet; each lives 10 s at most. Default 4096.
 	MaxPendingStreams int

@@ -65,7 +65,7 @@ func frameSize(h []byte) (size, total int, err error) {
 	switch {
 	case h[0] < 4 && n%4 == 0: // RFC 8489 §5: STUN messages are padded already
 		return stunHeaderLen + n, stunHeaderLen + n, nil
-	case h[0]&0xF0 == 0x40:
+	case isChannel(h[0]):
 		size = channelHeaderLen + n
 		return size, (size + 3) &^ 3, nil
 	}

@@ -37,15 +37,15 @@ func TestFramesRefuse(t *testing.T) {
 		in   []byte
 		want error
 	}{
-		"reserved channel": {[]byte{0x50, 0, 0, 0}, errFraming},
-		"RTP":              {[]byte{0x80, 0, 0, 0}, errFraming},
-		"TLS":              {[]byte{0x16, 3, 1, 0}, errFraming},
-		"HTTP":             {[]byte("GET / HTTP/1.1"), nil}, // 'G' is 0x47: a channel. Its length is beyond the limit
-		"odd length":       {[]byte{0, 1, 0, 3}, errFraming},
-		"too long":         {[]byte{0, 1, 0xFF, 0xEC}, errFraming},
-		"cut header":       {[]byte{0, 1}, io.EOF},
-		"cut":              {[]byte{0x40, 0, 0, 9, 1}, io.ErrUnexpectedEOF},
-		"empty":            {nil, io.EOF},
+		"reserved":   {[]byte{0x04, 0, 0, 0}, errFraming},
+		"RTP":        {[]byte{0x80, 0, 0, 0}, errFraming},
+		"TLS":        {[]byte{0x16, 3, 1, 0}, errFraming},
+		"HTTP":       {[]byte("GET / HTTP/1.1"), nil}, // 'G' is 0x47: a channel. Its length is beyond the limit
+		"odd length": {[]byte{0, 1, 0, 3}, errFraming},
+		"too long":   {[]byte{0, 1, 0xFF, 0xEC}, errFraming},
+		"cut header": {[]byte{0, 1}, io.EOF},
+		"cut":        {[]byte{0x40, 0, 0, 9, 1}, io.ErrUnexpectedEOF},
+		"empty":      {nil, io.EOF},
 	} {
 		_, err := newFrames(bytes.NewReader(tt.in)).next(firstFrame)
 		if tt.want == nil {

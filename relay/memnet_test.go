@@ -71,6 +71,16 @@ func (p *memPacketConn) ReadFrom([]byte) (int, net.Addr, error) {
 	return 0, nil, net.ErrClosed
 }
 
+// The methods of socket, so that the data path can be measured over it.
+func (p *memPacketConn) ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error) {
+	<-p.closed
+	return 0, netip.AddrPort{}, net.ErrClosed
+}
+
+func (p *memPacketConn) WriteToUDPAddrPort(b []byte, _ netip.AddrPort) (int, error) {
+	return len(b), nil
+}
+
 func (p *memPacketConn) WriteTo(b []byte, _ net.Addr) (int, error) { return len(b), nil }
 func (p *memPacketConn) LocalAddr() net.Addr                       { return p.addr }
 func (p *memPacketConn) Close() error                              { p.once.Do(func() { close(p.closed) }); return nil }

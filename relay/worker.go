@@ -36,7 +36,7 @@ func (w *worker) handle(b []byte, five FiveTuple, conn clientConn) {
 		w.s.metrics.drop(dropMalformed)
 	case b[0] < 4: // RFC 8656 §12, table 3: STUN
 		w.handleSTUN(b, five, conn)
-	case b[0]&0xF0 == 0x40: // TURN channel
+	case isChannel(b[0]):
 		w.handleChannelData(b, five)
 	default:
 		w.s.metrics.drop(dropMalformed)

@@ -1,0 +1,151 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/pion/logging"
+	"github.com/pion/turn/v3"
+
+	"epcscf/turncred"
+)
+
+// pionClient returns pion's client over the given transport.
+func pionClient(t *testing.T, w *world, transport Transport, cred turncred.Credential) *turn.Client {
+	t.Helper()
+	var conn net.PacketConn
+	var err error
+	server := w.udp
+	switch transport {
+	case UDP:
+		conn, err = net.ListenPacket("udp4", "127.0.0.1:0")
+	default:
+		var stream net.Conn
+		if server = w.tcp; transport == TLS {
+			server = w.tls
+			stream, err = tls.Dial("tcp4", server.String(), &tls.Config{RootCAs: w.roots})
+		} else {
+			stream, err = net.Dial("tcp4", server.String())
+		}
+		conn = turn.NewSTUNConn(stream)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	logs := logging.NewDefaultLoggerFactory()
+	logs.DefaultLogLevel = logging.LogLevelDisabled
+	c, err := turn.NewClient(&turn.ClientConfig{
+		STUNServerAddr: server.String(), TURNServerAddr: server.String(), Conn: conn, LoggerFactory: logs,
+		Username: cred.Username, Password: string(cred.Password.Reveal()), Realm: string(cred.Realm),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if err := c.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestPionClient(t *testing.T) {
+	approaches(t, nil, func(t *testing.T, w *world, p turncred.Provisioner) {
+		for _, transport := range []Transport{UDP, TCP, TLS} {
+			t.Run(transport.String(), func(t *testing.T) {
+				c := pionClient(t, w, transport, provision(t, p, "alice", 1, time.Minute))
+				relay, err := c.Allocate()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = relay.Close() }()
+				outside := newPeer(t)
+				for i := range 20 { // pion begins with Send and binds a channel meanwhile
+					data := fmt.Sprintf("message %d", i)
+					if _, err := relay.WriteTo([]byte(data), net.UDPAddrFromAddrPort(outside.addr)); err != nil {
+						t.Fatal(err)
+					}
+					outside.want(addrPortOf(relay.LocalAddr()), data)
+					outside.send(addrPortOf(relay.LocalAddr()), data)
+					b := make([]byte, 100)
+					_ = relay.SetReadDeadline(time.Now().Add(answerWait))
+					if n, _, err := relay.ReadFrom(b); err != nil || string(b[:n]) != data {
+						t.Fatalf("back: %q, %v", b[:n], err)
+					}
+				}
+			})
+		}
+	})
+}
+
+// realPart returns the path of a program that a test needs.
+func realPart(t *testing.T, name, debian string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is missing: install Debian's %s", name, debian)
+	}
+	t.Skipf("%s is missing: install Debian's %s", name, debian)
+	return ""
+}
+
+var uclientTotals = regexp.MustCompile(`tot_send_msgs=(\d+), tot_recv_msgs=(\d+)`)
+
+// coturn's client, whose sessions talk to each other relay to relay. It takes some seconds
+// to begin, so all its runs go on at once.
+func TestCoturnClient(t *testing.T) {
+	uclient := realPart(t, "turnutils_uclient", "coturn")
+	w := newWorld(t, nil)
+	type run struct {
+		name string
+		cmd  *exec.Cmd
+		out  bytes.Buffer
+	}
+	var runs []*run
+	for approach, p := range map[turncred.Approach]turncred.Provisioner{
+		turncred.ApproachSharedKey: w.sharedKey, turncred.ApproachPush: w.push,
+	} {
+		for _, tt := range []struct {
+			name string
+			port uint16
+			args []string
+		}{
+			{"udp", w.udp.Port(), nil},
+			{"udp, Send", w.udp.Port(), []string{"-s"}},
+			{"tcp", w.tcp.Port(), []string{"-t"}},
+			{"tls", w.tls.Port(), []string{"-t", "-S"}},
+		} {
+			cred := provision(t, p, "alice", 1, time.Minute)
+			args := append(tt.args, "-y", "-c", "-n", "10", "-m", "2", "-z", "5", "-l", "171",
+				"-u", cred.Username, "-w", string(cred.Password.Reveal()), "-p", strconv.Itoa(int(tt.port)), "127.0.0.1")
+			r := &run{name: string(approach) + ", " + tt.name, cmd: exec.CommandContext(t.Context(), uclient, args...)}
+			r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
+			if err := r.cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			runs = append(runs, r)
+		}
+	}
+	for _, r := range runs {
+		err := r.cmd.Wait()
+		all := uclientTotals.FindAllSubmatch(r.out.Bytes(), -1)
+		if err != nil || len(all) == 0 {
+			t.Errorf("%s: %v\n%s", r.name, err, &r.out)
+			continue
+		}
+		if last := all[len(all)-1]; !bytes.Equal(last[1], last[2]) || string(last[1]) == "0" {
+			t.Errorf("%s: sent %s, received %s\n%s", r.name, last[1], last[2], &r.out)
+		}
+	}
+}
