@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -57,7 +58,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return 0
 	}
 	_, _ = fmt.Fprintln(errOut, "epcscf:", err)
-	if _, ok := err.(usageError); ok {
+	if errors.As(err, new(usageError)) {
 		return 2
 	}
 	return 1
