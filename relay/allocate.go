@@ -1,8 +1,9 @@
 package relay
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"syscall"
@@ -179,16 +180,18 @@ const maxPortTries = 64
 // (RFC 8656 §7.2, RFC 6056 §3.3.1), and tries the following ones while it is taken.
 func (s *Server) openRelay(even bool) (socket, netip.AddrPort, error) {
 	size := int(s.cfg.MaxPort) - int(s.cfg.MinPort) + 1
-	start, tries := rand.IntN(size), 0
+	var random [4]byte
+	_, _ = rand.Read(random[:]) // crypto/rand does not fail
+	start, tries := int(binary.BigEndian.Uint32(random[:]))%size, 0
 	for i := range size {
-		port := s.cfg.MinPort + uint16((start+i)%size) //nolint:gosec // within the range
+		port := s.cfg.MinPort + uint16((start+i)%size)
 		addr := netip.AddrPortFrom(s.cfg.RelayIP, port)
 		if even && port%2 != 0 || s.relayed.load(addr) != nil {
 			continue
 		}
 		pc, err := s.cfg.ListenPacket(s.ctx, addr)
 		if err == nil {
-			return newRelaySocket(pc, addr)
+			return socketOf(pc), boundTo(pc, addr), nil
 		}
 		if tries++; !errors.Is(err, syscall.EADDRINUSE) || tries == maxPortTries {
 			return nil, netip.AddrPort{}, err
@@ -197,11 +200,10 @@ func (s *Server) openRelay(even bool) (socket, netip.AddrPort, error) {
 	return nil, netip.AddrPort{}, errNoPort
 }
 
-// newRelaySocket wraps pc, whose own word on its port counts.
-func newRelaySocket(pc net.PacketConn, asked netip.AddrPort) (socket, netip.AddrPort, error) {
-	bound := addrPortOf(pc.LocalAddr())
-	if !bound.IsValid() || bound.Addr().IsUnspecified() {
-		bound = asked
+// boundTo returns where pc is bound: its own word counts before what it was asked for.
+func boundTo(pc net.PacketConn, asked netip.AddrPort) netip.AddrPort {
+	if bound := addrPortOf(pc.LocalAddr()); bound.IsValid() && !bound.Addr().IsUnspecified() {
+		return bound
 	}
-	return socketOf(pc), bound, nil
+	return asked
 }

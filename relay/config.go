@@ -40,7 +40,7 @@ func ParseAfterExpiry(s string) (AfterExpiry, error) {
 	return "", fmt.Errorf("unknown expiry policy %q: use %q, %q or %q", s, ExpiryUntilRevoked, ExpiryGrace, ExpiryStrict)
 }
 
-// Config configures a Server. Realm, Authenticator and RelayIP must be set.
+// Config configures a Server. Realm, Auth and RelayIP must be set.
 type Config struct {
 	// Realm is the REALM of every challenge, and the only one that requests may name.
 	Realm turncred.Realm

@@ -102,7 +102,9 @@ func (s *Server) relayLoop(a *allocation) {
 			return
 		case n == len(room): // the byte too many says that it was cut
 			s.metrics.drop(dropOversize)
-			buf = make([]byte, headroom+largeDatagram+1+tailroom)
+			if a.paths.permits(s.outward(unmapped(from)).Addr(), s.cfg.Now()) != nil { // no stranger makes it grow
+				buf = make([]byte, headroom+largeDatagram+1+tailroom)
+			}
 			continue
 		}
 		s.sendToClient(a, buf, n, unmapped(from))
@@ -133,6 +135,10 @@ func (s *Server) sendToClient(a *allocation, buf []byte, n int, from netip.AddrP
 	} else {
 		message = dataMessage(buf, n, peer)
 	}
+	if message == nil {
+		s.metrics.drop(dropOversize)
+		return
+	}
 	if a.client.write(message) != nil {
 		s.metrics.drop(dropWrite)
 		return
@@ -145,14 +151,18 @@ func (s *Server) sendToClient(a *allocation, buf []byte, n int, from netip.AddrP
 func channelData(buf []byte, n int, number uint16, pad bool) []byte {
 	m := buf[headroom-channelHeaderLen : headroom+n]
 	binary.BigEndian.PutUint16(m, number)
-	binary.BigEndian.PutUint16(m[2:], uint16(n)) //nolint:gosec // n is at most 65,535
+	binary.BigEndian.PutUint16(m[2:], uint16(n))
 	if pad {
 		m = padded(m)
 	}
 	return m
 }
 
-// dataMessage puts a Data indication around the data (RFC 8656 §11.3).
+// maxSTUNLength is the largest value of a STUN message's length field.
+const maxSTUNLength = 65532
+
+// dataMessage puts a Data indication around the data (RFC 8656 §11.3), or returns nil where
+// the whole is longer than STUN can say: a datagram of IPv6 at its longest.
 func dataMessage(buf []byte, n int, peer netip.AddrPort) []byte {
 	addressLen := 8
 	if peer.Addr().Is6() {
@@ -160,23 +170,27 @@ func dataMessage(buf []byte, n int, peer netip.AddrPort) []byte {
 	}
 	start := headroom - (stunHeaderLen + 4 + addressLen + 4)
 	m := padded(buf[start : headroom+n])
+	if len(m)-stunHeaderLen > maxSTUNLength {
+		return nil
+	}
 
-	// "MUST be uniformly and randomly chosen" (RFC 8489 §5); ChaCha8, and it needs no lock.
+	// "MUST be uniformly and randomly chosen" (RFC 8489 §5). ChaCha8 without a lock will do:
+	// no answer to an indication could be forged, since there is none.
 	var id [stun.TransactionIDSize]byte
-	binary.BigEndian.PutUint64(id[:], rand.Uint64())
-	binary.BigEndian.PutUint32(id[8:], rand.Uint32())
+	binary.BigEndian.PutUint64(id[:], rand.Uint64())  //nolint:gosec // see above
+	binary.BigEndian.PutUint32(id[8:], rand.Uint32()) //nolint:gosec // see above
 
 	binary.BigEndian.PutUint16(m, dataIndication.Value())
-	binary.BigEndian.PutUint16(m[2:], uint16(len(m)-stunHeaderLen)) //nolint:gosec // see below
+	binary.BigEndian.PutUint16(m[2:], uint16(len(m)-stunHeaderLen))
 	binary.BigEndian.PutUint32(m[4:], magicCookie)
 	copy(m[8:], id[:])
 	at := m[stunHeaderLen:]
 	binary.BigEndian.PutUint16(at, stun.AttrXORPeerAddress.Value())
-	binary.BigEndian.PutUint16(at[2:], uint16(addressLen)) //nolint:gosec // 8 or 20
+	binary.BigEndian.PutUint16(at[2:], uint16(addressLen))
 	appendXORAddress(at[4:4], peer, id)
 	at = at[4+addressLen:]
 	binary.BigEndian.PutUint16(at, stun.AttrData.Value())
-	binary.BigEndian.PutUint16(at[2:], uint16(n)) //nolint:gosec // a UDP payload: 65,507 at most, so the sum fits too
+	binary.BigEndian.PutUint16(at[2:], uint16(n))
 	return m
 }
 

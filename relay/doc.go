@@ -12,8 +12,7 @@
 //	 |-- ChannelData, Send            datapath.go, indication.go no lock shared by all, no allocation of memory
 //	 `-- request                      request.go                 control path
 //	      authenticate                authenticate.go            RFC 8489 §9.2.4
-//	      allocate, refresh,          one file a method          RFC 8656, step by step
-//	      createPermission, channelBind
+//	      allocate.go, refresh.go, permission.go, channel.go    RFC 8656, step by step
 //	relayLoop                         datapath.go                one reader a relayed socket, peer to client
 //
 // The control path writes two tables, client five-tuple to allocation and relayed address

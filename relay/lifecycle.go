@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"github.com/pion/stun/v3"
-
-	"epcscf/turncred"
 )
 
 // live returns the allocation of a five-tuple, or nil. What has expired ends here and now,
@@ -48,25 +46,6 @@ func (s *Server) insert(a *allocation) *refusal {
 	s.wg.Add(1)
 	go s.relayLoop(a)
 	return nil
-}
-
-// quotaReachedLocked counts all credentials of a subject together (RFC 8656 §5).
-func (s *Server) quotaReachedLocked(subject turncred.Subject) bool {
-	return len(s.subjects[subject]) >= s.cfg.MaxAllocationsPerSubject
-}
-
-// quotaReached is quotaReachedLocked for who does not hold the lock.
-func (s *Server) quotaReached(subject turncred.Subject) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.quotaReachedLocked(subject)
-}
-
-// revokedNow reports whether the credential of h has been taken back.
-func (s *Server) revokedNow(h holder) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.revoked.hit(h.tid, h.identity)
 }
 
 // extend sets a's time-to-expiry and returns it, or 0 where a has ended.

@@ -17,10 +17,10 @@ func (s *Server) ServeTCP(ln net.Listener) error {
 	return s.serveListener(ln, TCP, func(_ context.Context, c net.Conn) (net.Conn, error) { return c, nil })
 }
 
-// secure turns an accepted connection into one that carries STUN, or fails.
-type secure func(ctx context.Context, c net.Conn) (net.Conn, error)
+// secureFunc turns an accepted connection into one that carries STUN, or fails.
+type secureFunc func(ctx context.Context, c net.Conn) (net.Conn, error)
 
-func (s *Server) serveListener(ln net.Listener, transport Transport, secure secure) error {
+func (s *Server) serveListener(ln net.Listener, transport Transport, secure secureFunc) error {
 	if !s.begin(ln) {
 		return nil
 	}
@@ -55,7 +55,7 @@ func (s *Server) serveListener(ln net.Listener, transport Transport, secure secu
 }
 
 // startStream gives c its own goroutine, within limits.
-func (s *Server) startStream(c net.Conn, transport Transport, secure secure) {
+func (s *Server) startStream(c net.Conn, transport Transport, secure secureFunc) {
 	if s.pending.Add(1) > int64(s.cfg.MaxPendingStreams) {
 		s.pending.Add(-1)
 		s.metrics.drop(dropPending)

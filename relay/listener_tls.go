@@ -29,7 +29,8 @@ func (s *Server) ServeTLS(ln net.Listener, cfg *tls.Config) error {
 	return s.serveListener(ln, TLS, secureWith(cfg))
 }
 
-func secureWith(cfg *tls.Config) secure {
+// secureWith returns what makes TLS of a connection.
+func secureWith(cfg *tls.Config) secureFunc {
 	cfg = cfg.Clone()
 	cfg.GetConfigForClient = nil // it could go below what follows
 	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS12)

@@ -127,18 +127,33 @@ func (p *paths) bind(number uint16, peer netip.AddrPort, v verdict, now time.Tim
 
 // prune forgets what has expired.
 func (p *paths) prune(now time.Time) {
+	if !p.set.Load().stale(now) {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	old := p.set.Load()
-	if next := old.pruned(now); len(next.permissions) != len(old.permissions) || len(next.numbers) != len(old.numbers) {
-		p.set.Store(next)
-	}
+	p.set.Store(p.set.Load().pruned(now))
 }
 
 // count returns how many permissions and channels live at now.
 func (p *paths) count(now time.Time) (permissions, channels int) {
 	live := p.set.Load().pruned(now)
 	return len(live.permissions), len(live.numbers)
+}
+
+// stale reports whether something in s has expired.
+func (s *pathSet) stale(now time.Time) bool {
+	for _, p := range s.permissions {
+		if !p.expires.liveAt(now) {
+			return true
+		}
+	}
+	for _, c := range s.numbers {
+		if !c.expires.liveAt(now) {
+			return true
+		}
+	}
+	return false
 }
 
 // pruned copies what is live at now.

@@ -38,3 +38,21 @@ func TestRelaysBothWays(t *testing.T) {
 		})
 	}
 }
+
+// A datagram beyond a frame's size is lost once, and then there is room; a stranger's
+// changes nothing.
+func TestLargeDatagramsFromPeers(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.client(t, TCP, w.credential(t, "alice", 1))
+	relayed := c.allocate()
+	p, large := newPeer(t), strings.Repeat("l", 60_000)
+	for range 2 {
+		p.send(relayed, large)
+	}
+	eventually(t, "the stranger's are dropped", func() bool { return w.dropped(dropOversize) == 2 })
+	wantCode(t, c.bind(0x4000, p.addr), 0)
+	p.send(relayed, large)
+	eventually(t, "the first is dropped", func() bool { return w.dropped(dropOversize) == 3 })
+	p.send(relayed, large)
+	c.wantChannel(0x4000, large)
+}

@@ -58,6 +58,13 @@ func (s *Server) candidatesLocked(r turncred.Revocation) []*allocation {
 	return all
 }
 
+// revokedNow reports whether the credential of h has been taken back.
+func (s *Server) revokedNow(h holder) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.revoked.hit(h.tid, h.identity)
+}
+
 // revocations are the credentials that are good no more, each until it would have expired
 // anyway. The server's lock guards them.
 type revocations struct {

@@ -1,0 +1,41 @@
+package relay
+
+import (
+	"encoding/binary"
+
+	"github.com/pion/stun/v3"
+)
+
+// understood are the comprehension-required attributes that we know, those that we ignore
+// where they are unexpected included (RFC 8489 §6.3). DONT-FRAGMENT is not among them: our
+// sockets cannot set DF for one datagram (RFC 8656 §7.2, step 4).
+var understood = map[stun.AttrType]bool{
+	stun.AttrMappedAddress: true, stun.AttrUsername: true, stun.AttrMessageIntegrity: true,
+	stun.AttrErrorCode: true, stun.AttrUnknownAttributes: true, stun.AttrRealm: true,
+	stun.AttrNonce: true, stun.AttrXORMappedAddress: true,
+	stun.AttrMessageIntegritySHA256: true, stun.AttrPasswordAlgorithm: true,
+	stun.AttrChannelNumber: true, stun.AttrLifetime: true, stun.AttrXORPeerAddress: true,
+	stun.AttrData: true, stun.AttrXORRelayedAddress: true, stun.AttrEvenPort: true,
+	stun.AttrRequestedTransport: true, stun.AttrRequestedAddressFamily: true,
+	stun.AttrReservationToken: true,
+}
+
+// unknownIn returns the comprehension-required attributes of m that we do not know.
+func unknownIn(m *stun.Message) []stun.AttrType {
+	var unknown []stun.AttrType
+	for _, a := range m.Attributes {
+		if a.Type.Required() && !understood[a.Type] {
+			unknown = append(unknown, a.Type)
+		}
+	}
+	return unknown
+}
+
+// unknownValue encodes UNKNOWN-ATTRIBUTES (RFC 8489 §14.13).
+func unknownValue(types []stun.AttrType) []byte {
+	b := make([]byte, 0, 2*len(types))
+	for _, t := range types {
+		b = binary.BigEndian.AppendUint16(b, t.Value())
+	}
+	return b
+}
