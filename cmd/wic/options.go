@@ -25,6 +25,6 @@ ends (TS 33.203 X.5.2.1), print it, and de-register. The password is printed onl
 			return newCredentialReport(ses.reg, cred, showPassword).print(c.OutOrStdout(), s.json)
 		}),
 	}
-	c.Flags().BoolVar(&showPassword, "show-password", false, passwordHelp)
+	c.Flags().BoolVar(&showPassword, "show-password", false, showHelp)
 	return c
 }

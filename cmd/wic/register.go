@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const passwordHelp = "print the TURN password too, in text and in JSON"
+const showHelp = "print the TURN password too, in text and in JSON"
 
 func newRegisterCommand(s *settings) *cobra.Command {
 	var showPassword, keep bool
@@ -30,7 +30,7 @@ refreshes its registration, until Ctrl-C or SIGTERM.`,
 			return ses.keep(ctx)
 		}),
 	}
-	c.Flags().BoolVar(&showPassword, "show-password", false, passwordHelp)
+	c.Flags().BoolVar(&showPassword, "show-password", false, showHelp)
 	c.Flags().BoolVar(&keep, "keep", false, "stay registered until Ctrl-C, so that the credential stays good")
 	return c
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -41,15 +42,11 @@ func (r credentialReport) print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, r)
 	}
-	password := r.Password
-	if password == "" {
-		password = "(hidden; --show-password prints it)"
-	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name string, value any) { _, _ = fmt.Fprintf(t, "%s\t%v\n", name, value) }
 	row("registered", fmt.Sprintf("%s for %d s", r.AOR, r.Registered))
 	row("username", r.Username)
-	row("password", password)
+	row("password", cmp.Or(r.Password, "(hidden; --show-password prints it)"))
 	row("realm", r.Realm)
 	for i, u := range r.URIs {
 		name := ""

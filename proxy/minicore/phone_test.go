@@ -37,25 +37,35 @@ type running struct {
 	udp, tcp string
 }
 
+func users() map[string]turncred.Secret {
+	all := map[string]turncred.Secret{}
+	for _, u := range []string{"alice", "bob", "carol"} {
+		all[u] = turncred.NewSecret([]byte(u + "-password"))
+	}
+	return all
+}
+
 // start runs a core with alice, bob and carol on loopback until the test ends.
 func start(t *testing.T, change func(*Config)) running {
 	t.Helper()
-	cfg := Config{Domain: domain, Users: map[string]turncred.Secret{}}
-	for _, u := range []string{"alice", "bob", "carol"} {
-		cfg.Users[u] = turncred.NewSecret([]byte(u + "-password"))
-	}
+	cfg := Config{Domain: domain, Users: users()}
 	if change != nil {
 		change(&cfg)
-	}
-	core, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
 	}
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return running{serve(t, cfg, udp, tcp), udp.LocalAddr().String(), tcp.Addr().String()}
+}
+
+func serve(t *testing.T, cfg Config, udp net.PacketConn, tcp net.Listener) *Core {
+	t.Helper()
+	core, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +78,7 @@ func start(t *testing.T, change func(*Config)) running {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	return running{core, udp.LocalAddr().String(), tcp.Addr().String()}
+	return core
 }
 
 // phone is an edge with one device behind it, in one: it writes raw SIP.

@@ -351,6 +351,47 @@ func TestPathOverTCP(t *testing.T) {
 	}
 }
 
+// Many requests at once to one TCP next hop: whatever connections that makes, the core
+// closes them all, which goleak and the end of Serve show.
+func TestConcurrentDials(t *testing.T) {
+	core := start(t, nil)
+	bob := newPhone(t, "bob", "udp", core.udp)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	bob.path = "<sip:flow@" + l.Addr().String() + ";transport=tcp;lr;ob>"
+	bob.register()
+	for range 8 {
+		newPhone(t, "alice", "udp", core.udp).request("MESSAGE", "sip:bob@"+domain)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+}
+
+func TestIPv6(t *testing.T) {
+	udp, err := net.ListenPacket("udp", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6 here: ", err)
+	}
+	core := serve(t, Config{Domain: domain, Users: users()}, udp, nil)
+	addr := udp.LocalAddr().String()
+	alice, bob := newPhone(t, "alice", "udp", addr), newPhone(t, "bob", "udp", addr)
+	if got, want := value(bob.register(), "Service-Route"), "<sip:orig@"+addr+";lr>"; got != want {
+		t.Errorf("Service-Route = %q, want %q", got, want)
+	}
+	alice.request("MESSAGE", "sip:bob@"+domain, "Route: <sip:orig@"+addr+";lr>")
+	bob.answer(bob.incoming("MESSAGE"), 200, "OK")
+	alice.response("MESSAGE", 200)
+	if n := len(core.Bindings()); n != 1 {
+		t.Errorf("Bindings: %d, want 1", n)
+	}
+}
+
 func TestRetransmission(t *testing.T) {
 	core := start(t, nil)
 	alice, bob := pair(t, core)

@@ -91,14 +91,14 @@ func (h hop) WriteMsg(m sip.Message) error {
 type sockets struct {
 	udp net.PacketConn // set before the first read
 
-	mu     sync.Mutex // guards conns and closed
-	conns  map[string]*tcpPeer
+	mu     sync.Mutex          // guards conns and closed
+	conns  map[*tcpPeer]string // to the remote address, which two may share
 	closed bool
 }
 
 var errTooManyConns = errors.New("too many TCP connections")
 
-func (s *sockets) init() { s.conns = map[string]*tcpPeer{} }
+func (s *sockets) init() { s.conns = map[*tcpPeer]string{} }
 
 // add takes a connection over; where it cannot, it closes it.
 func (s *sockets) add(conn net.Conn) (*tcpPeer, error) {
@@ -112,7 +112,7 @@ func (s *sockets) add(conn net.Conn) (*tcpPeer, error) {
 		return nil, errTooManyConns
 	}
 	p := &tcpPeer{conn: conn}
-	s.conns[conn.RemoteAddr().String()] = p
+	s.conns[p] = conn.RemoteAddr().String()
 	return p, nil
 }
 
@@ -120,22 +120,25 @@ func (s *sockets) remove(p *tcpPeer) {
 	_ = p.conn.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k := p.conn.RemoteAddr().String(); s.conns[k] == p {
-		delete(s.conns, k)
-	}
+	delete(s.conns, p)
 }
 
 func (s *sockets) lookup(addr netip.AddrPort) *tcpPeer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conns[addr.String()]
+	for p, remote := range s.conns {
+		if remote == addr.String() {
+			return p
+		}
+	}
+	return nil
 }
 
 func (s *sockets) closeAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	for _, p := range s.conns {
+	for p := range s.conns {
 		_ = p.conn.Close()
 	}
 }

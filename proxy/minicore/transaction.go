@@ -219,7 +219,7 @@ func validate(req *sip.Request) error {
 	case via == nil:
 		return fmt.Errorf("no Via")
 	case req.From() == nil, req.To() == nil, req.CallID() == nil, req.CSeq() == nil:
-		return fmt.Errorf("From, To, Call-ID or CSeq is missing")
+		return fmt.Errorf("one of From, To, Call-ID and CSeq is missing")
 	case req.CSeq().MethodName != req.Method:
 		return fmt.Errorf("CSeq names another method")
 	case !req.From().Params.Has("tag"):

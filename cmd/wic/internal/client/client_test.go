@@ -273,9 +273,11 @@ func TestDial(t *testing.T) {
 				_ = ws.Close()
 			}
 		}, "subprotocol"},
-		{"refused", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not you", 403) }, "not you (--origin"},
+		{"refused", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not you", http.StatusForbidden) }, "not you (--origin"},
 		{"a page", func(http.ResponseWriter, *http.Request) {}, "no WebSocket at this path"},
-		{"full", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "try later", 503) }, "try later"},
+		{"full", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "try later", http.StatusServiceUnavailable)
+		}, "try later"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := httptest.NewTLSServer(tt.handler)

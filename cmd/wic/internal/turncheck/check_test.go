@@ -59,7 +59,9 @@ func newWorld(t *testing.T) world {
 			t.Errorf("Close: %v", err)
 		}
 		for range 3 {
-			<-done
+			if err := <-done; err != nil {
+				t.Errorf("serve: %v", err)
+			}
 		}
 	})
 
