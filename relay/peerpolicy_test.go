@@ -124,6 +124,10 @@ func TestRelayToRelay(t *testing.T) {
 	a, b := w.client(t, UDP, w.credential(t, "alice", 1)), w.client(t, TCP, w.credential(t, "bob", 1))
 	ra, rb := a.allocate(), b.allocate()
 
+	wantCode(t, a.permit(ra), 0)
+	a.sendTo(ra, "to myself")
+	a.wantData(ra, "to myself")
+
 	wantCode(t, a.bind(0x4001, rb), 0)
 	a.sendChannel(0x4001, "too early")
 	eventually(t, "drop for want of a permission", func() bool { return w.dropped(dropNoPermission) == 1 })
