@@ -4,6 +4,7 @@ import type { IncomingResponse } from 'jssip/lib/SIPMessage.js';
 import type { RTCSession } from 'jssip/lib/RTCSession.js';
 
 import { HEADER, REQUEST_ROW } from './header.js';
+import { withMD5Only } from './message.js';
 import { WicTurn, type WicTurnOptions } from './wicturn.js';
 
 /** What JsSIP has and its type declarations lack. */
@@ -34,7 +35,10 @@ export function wicTurnForJsSIP(
 ): WicTurn {
   const turn = new WicTurn({ ...options, requestCredential: () => requestByOptions(ua) });
   ua.registrator().setExtraHeaders([REQUEST_ROW]);
-  tap(socket, (text) => turn.receive(text));
+  tap(socket, (text) => {
+    turn.receive(text);
+    return withMD5Only(text);
+  });
   ua.on('unregistered', (e: UnRegisteredEvent) => {
     // Without an answer the connection was lost, and the credential outlives that.
     if (e.response) turn.forget();
@@ -46,19 +50,18 @@ export function wicTurnForJsSIP(
 }
 
 /**
- * Shows every text that the socket delivers. JsSIP tells an application of the first
- * 200 to REGISTER only, not of a refresh, and sets ondata anew at each connection.
+ * Shows every text that the socket delivers, and hands on what `see` makes of it. JsSIP
+ * tells an application of the first 200 to REGISTER only, not of a refresh, and sets
+ * ondata anew at each connection.
  */
-function tap(socket: WebSocketInterface, see: (text: string) => void): void {
+function tap(socket: WebSocketInterface, see: (text: string) => string): void {
   const decoder = new TextDecoder();
   let deliver: (data: unknown) => void = () => undefined;
   Object.defineProperty(socket, 'ondata', {
     configurable: true,
     set: (fn: (data: unknown) => void) => (deliver = fn),
     get: () => (data: unknown) => {
-      if (typeof data === 'string') see(data);
-      else if (data instanceof ArrayBuffer) see(decoder.decode(data));
-      deliver(data);
+      deliver(see(data instanceof ArrayBuffer ? decoder.decode(data) : String(data)));
     },
   });
 }

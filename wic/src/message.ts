@@ -1,6 +1,6 @@
-// As much of a SIP message as the credential needs: whether it is a 2xx to REGISTER,
-// and its rows of one header. SIP libraries do not show an application the 200 of a
-// refreshed REGISTER, so we read the text that the WebSocket delivered.
+// As much of a SIP message as we need: whether it is a 2xx to REGISTER, its rows of one
+// header, and the challenges of a 401. SIP libraries do not show an application the 200
+// of a refreshed REGISTER, so we read the text that the WebSocket delivered.
 
 /** What a 2xx answer to a REGISTER says. */
 export interface RegisterAnswer {
@@ -23,6 +23,21 @@ export function registerAnswer(text: string, header: string): RegisterAnswer | u
   if (cseq.length !== 1 || !/^[0-9]+[ \t]+REGISTER$/.test(cseq[0] ?? '')) return undefined;
   const contacts = [...rowsOf(lines, 'contact'), ...rowsOf(lines, 'm')];
   return { rows: rowsOf(lines, header), bound: contacts.length > 0 };
+}
+
+/**
+ * Leaves of several challenges in a 401 or 407 only those that a library can answer
+ * which knows MD5 alone. RFC 8760 §2.4 lets a client take the first one that it
+ * supports; JsSIP takes the last, and gives up where that is SHA-256.
+ */
+export function withMD5Only(text: string): string {
+  const end = text.indexOf('\r\n\r\n');
+  if (end < 0 || !/^SIP\/2\.0 40[17] /.test(text)) return text;
+  const lines = unfold(text.slice(0, end)).split('\r\n');
+  const isChallenge = (line: string) => /^(?:www|proxy)-authenticate[ \t]*:/i.test(line);
+  const isMD5 = (line: string) => !/[ ,\t]algorithm[ \t]*=/i.test(line) || /[ ,\t]algorithm[ \t]*=[ \t]*"?md5"?[ \t]*(?:,|$)/i.test(line);
+  if (!lines.some((line) => isChallenge(line) && isMD5(line))) return text;
+  return lines.filter((line) => !isChallenge(line) || isMD5(line)).join('\r\n') + text.slice(end);
 }
 
 /** Joins continued lines (RFC 3261 §7.3.1). */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { registerAnswer } from '../src/message.js';
+import { registerAnswer, withMD5Only } from '../src/message.js';
 
 const H = '3gpp-ext-turn-cred';
 const sip = (...lines: string[]) => lines.join('\r\n') + '\r\n\r\n';
@@ -36,4 +36,28 @@ for (const [name, text] of [
 test('a header in the body is not read', () => {
   const text = sip('SIP/2.0 200 OK', 'CSeq: 1 REGISTER', 'Contact: <sip:x@y>') + `${H}: a:1:b\r\n`;
   assert.deepEqual(registerAnswer(text, H)?.rows, []);
+});
+
+const MD5 = 'WWW-Authenticate: Digest realm="r", nonce="n", algorithm=MD5, qop="auth"';
+const SHA = 'WWW-Authenticate: Digest realm="r", nonce="n", algorithm=SHA-256, qop="auth"';
+const PLAIN = 'WWW-Authenticate: Digest realm="r, algorithm of ours", nonce="n"';
+
+for (const [name, given, left] of [
+  ['MD5, then SHA-256', [MD5, SHA], [MD5]],
+  ['SHA-256, then MD5', [SHA, MD5], [MD5]],
+  ['no algorithm is MD5', [SHA, PLAIN], [PLAIN]],
+  ['MD5 at the end of the line', [SHA, 'Proxy-Authenticate: Digest nonce="n",algorithm=md5'], ['Proxy-Authenticate: Digest nonce="n",algorithm=md5']],
+  ['MD5-sess is not MD5', [MD5, MD5.replace('=MD5', '=MD5-sess')], [MD5]],
+  ['SHA-256 alone is left for the library to refuse', [SHA], [SHA]],
+  ['MD5 alone', [MD5], [MD5]],
+] as const) {
+  test(`challenges: ${name}`, () => {
+    const message = (rows: readonly string[]) => sip('SIP/2.0 401 Unauthorized', 'CSeq: 1 REGISTER', ...rows) + 'body';
+    assert.equal(withMD5Only(message(given)), message(left));
+  });
+}
+
+test('challenges: nothing but a 401 or 407 is touched', () => {
+  for (const text of [sip('SIP/2.0 200 OK', MD5, SHA), sip('MESSAGE sip:a@b SIP/2.0', 'Subject: x', ' y', MD5, SHA), '\r\n'])
+    assert.equal(withMD5Only(text), text);
 });
