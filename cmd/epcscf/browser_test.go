@@ -1,0 +1,215 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// signIn registers a user of the demo in a tab of its own.
+func (c *chromium) signIn(t *testing.T, d *demo, user string) *tab {
+	t.Helper()
+	tb := c.open(t, user, d.Page)
+	for _, u := range d.Users {
+		if u.User == user {
+			tb.fill("user", user)
+			tb.fill("password", u.Password)
+			tb.click("sign-in")
+			tb.untilState("registration-state", "registered")
+			tb.untilState("credential", "valid")
+			return tb
+		}
+	}
+	t.Fatalf("the demo has no user %s", user)
+	return nil
+}
+
+// TestBrowserCall is the whole of it, in Chromium, for each approach: two users sign in
+// with digest, get credentials in the SIP header, see that the relay works by every
+// transport, and call with audio and data through the relay alone.
+func TestBrowserCall(t *testing.T) {
+	for _, approach := range []string{"shared-key", "push"} {
+		t.Run(approach, func(t *testing.T) {
+			needChromium(t)
+			d := startDemo(t, "--turn-approach", approach)
+			c := startChromium(t, d)
+			alice, bob := c.signIn(t, d, "alice"), c.signIn(t, d, "bob")
+			for _, tb := range []*tab{alice, bob} {
+				if got := tb.text("cred-approach"); got != approach {
+					t.Errorf("%s: approach = %q, want %q", tb.name, got, approach)
+				}
+				if a, b := tb.text("cred-username"), tb.text("cred-password"); !strings.Contains(a, ":") || strings.Trim(b, "•") != "" {
+					t.Errorf("%s: username %q, password %q; want Tid:Texp and dots", tb.name, a, b)
+				}
+			}
+			if alice.text("cred-username") == bob.text("cred-username") {
+				t.Error("alice and bob have the same credential")
+			}
+			checkRelay(t, d, alice)
+			callAndMeasure(t, alice, bob)
+			sendText(alice, bob)
+
+			alice.screenshot("call-"+approach, 1280)
+			bob.screenshot("call-"+approach, 390)
+
+			bob.click("hang-up")
+			alice.untilText("call-state", "bob hung up")
+			alice.click("sign-out")
+			alice.untilState("registration-state", "signed-out")
+			if got := alice.text("cred-username"); got != "none" {
+				t.Errorf("after signing out the page still has the credential %q", got)
+			}
+			alice.wantQuietConsole()
+			bob.wantQuietConsole()
+		})
+	}
+}
+
+// checkRelay presses "Check the relay" and wants a candidate at each URI.
+func checkRelay(t *testing.T, d *demo, tb *tab) {
+	t.Helper()
+	tb.click("relay-check")
+	tb.until(fmt.Sprintf("document.querySelectorAll('#relay-results li[data-result]').length === %d", len(d.TURNURIs)))
+	for _, transport := range []string{"udp", "tcp", "tls"} {
+		tb.until(fmt.Sprintf("document.querySelector('#relay-results li[data-transport=%s][data-result=ok]')", transport))
+	}
+}
+
+// callAndMeasure lets alice call bob: audio and 1 MiB each way, relay to relay.
+func callAndMeasure(t *testing.T, alice, bob *tab) {
+	t.Helper()
+	alice.fill("call-target", "bob")
+	alice.click("call")
+	alice.untilState("call-state", "ringing")
+	bob.untilText("incoming", "alice")
+	bob.click("answer")
+	for _, tb := range []*tab{alice, bob} {
+		tb.untilState("call-state", "connected")
+	}
+	alice.click("send-data")
+	bob.click("send-data")
+	for _, tb := range []*tab{alice, bob} {
+		tb.until("document.getElementById('data-received').dataset.bytes >= 1024 * 1024")
+		tb.until("Number(document.getElementById('audio-packets').textContent) >= 100")
+		for _, id := range []string{"local-candidate", "remote-candidate"} {
+			if got := tb.text(id); !strings.HasPrefix(got, "relay ") {
+				t.Errorf("%s: %s = %q, want a relay", tb.name, id, got)
+			}
+		}
+		// Bytes of the transport, as the browser counts them: the data went this way.
+		tb.until("document.getElementById('bytes-received').textContent.includes('MiB')")
+	}
+}
+
+func sendText(from, to *tab) {
+	from.fill("message-text", "Grüße <b>no markup</b>")
+	from.click("send-message")
+	to.untilText("messages", "Grüße <b>no markup</b>")
+	from.until("document.querySelector('#messages li[data-result=ok]')")
+}
+
+// TestBrowserRenews sees credentials of a short life replaced by OPTIONS at 80 % of it,
+// while a call that began with an old one goes on.
+func TestBrowserRenews(t *testing.T) {
+	needChromium(t)
+	d := startDemo(t, "--ttl", "5s")
+	c := startChromium(t, d)
+	alice, bob := c.signIn(t, d, "alice"), c.signIn(t, d, "bob")
+	alice.click("renew")
+	alice.until("document.querySelectorAll('#cred-history li[data-source=OPTIONS]').length >= 1")
+	alice.click("call")
+	bob.click("answer")
+	alice.untilState("call-state", "connected")
+
+	first := alice.text("cred-username")
+	alice.until("document.querySelectorAll('#cred-history li[data-source=OPTIONS]').length >= 3")
+	if now := alice.text("cred-username"); now == first {
+		t.Errorf("the credential is still %q", now)
+	}
+	alice.click("reveal-password")
+	if got := alice.text("cred-password"); got == "" || strings.Contains(got, "•") {
+		t.Error("the password is not shown when asked for")
+	}
+	before := alice.text("audio-packets")
+	alice.until(fmt.Sprintf("Number(document.getElementById('audio-packets').textContent) > %s + 50", before))
+	alice.untilState("call-state", "connected")
+	alice.wantQuietConsole()
+}
+
+// TestBrowserSaysWhatToDo looks at failures as a person meets them.
+func TestBrowserSaysWhatToDo(t *testing.T) {
+	needChromium(t)
+	d := startDemo(t)
+	c := startChromium(t, d)
+
+	stranger := c.open(t, "stranger", d.Page)
+	stranger.fill("user", "alice")
+	stranger.fill("password", "wrong")
+	stranger.click("sign-in")
+	stranger.untilText("notice", "password is wrong")
+	stranger.untilState("registration-state", "failed")
+	stranger.screenshot("wrong-password", 1280)
+
+	alice, bob := c.signIn(t, d, "alice"), c.signIn(t, d, "bob")
+	for _, tt := range []struct{ target, want string }{
+		{"nobody", "There is no user nobody"},
+		{"carol", "carol is not signed in"},
+	} {
+		alice.fill("call-target", tt.target)
+		alice.click("call")
+		alice.untilText("call-notice", tt.want)
+		alice.untilState("call-state", "failed")
+	}
+	alice.fill("call-target", "bob")
+	alice.click("call")
+	bob.click("reject")
+	alice.untilText("call-notice", "bob rejected the call")
+	alice.click("call")
+	bob.untilText("incoming", "alice")
+	alice.click("hang-up")
+	bob.untilText("call-state", "alice gave up")
+
+	if code := d.stop(t); code != 0 {
+		t.Errorf("demo: exit %d, want 0", code)
+	}
+	alice.untilState("registration-state", "disconnected")
+	alice.untilText("notice", "reconnects by itself")
+	alice.screenshot("server-gone", 390)
+	// Chromium itself writes each failed connection to the console.
+	alice.wantQuietConsole("WebSocket connection to", "ERR_CONNECTION_REFUSED")
+	stranger.wantQuietConsole()
+}
+
+// TestBrowserDistrustsTURNS is a person who clicked the warning of the page away: turns:
+// fails for want of trust, and the page says how to get it.
+func TestBrowserDistrustsTURNS(t *testing.T) {
+	needChromium(t)
+	d := startDemo(t)
+	c := startChromium(t, nil)
+	alice := c.openDistrusted(t, d)
+	alice.fill("user", d.Users[0].User)
+	alice.fill("password", d.Users[0].Password)
+	alice.click("sign-in")
+	alice.untilState("credential", "valid")
+	alice.click("relay-check")
+	alice.until("document.querySelector('#relay-results li[data-transport=udp][data-result=ok]')")
+	alice.until("document.querySelector('#relay-results li[data-transport=tls][data-result=failed]')")
+	alice.untilText("relay-results", "ignore-certificate-errors-spki-list="+d.SPKI)
+	alice.untilText("relay-results", "CA certificate")
+	alice.screenshot("turns-distrusted", 1280)
+}
+
+// openDistrusted opens the page past Chromium's warning.
+func (c *chromium) openDistrusted(t *testing.T, d *demo) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(c.ctx)
+	t.Cleanup(cancel)
+	tb := &tab{t: t, name: "distrusting", ctx: ctx}
+	_ = chromedp.Do(ctx, chromedp.Navigate(d.Page)) // ERR_CERT_AUTHORITY_INVALID
+	tb.click("details-button")
+	tb.click("proceed-link")
+	tb.until(`document.getElementById('log')?.childElementCount > 0`)
+	return tb
+}
