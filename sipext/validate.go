@@ -137,9 +137,10 @@ func (r Raw) Get(name string) (string, bool) {
 }
 
 type scanner struct {
-	limits Limits
-	raw    Raw
-	ack    bool
+	limits  Limits
+	raw     Raw
+	ack     bool
+	damaged bool // leave out rows with control characters
 }
 
 func refuse(f Fault, phrase string) *MalformedError {
@@ -161,6 +162,8 @@ func (s *scanner) scan(raw []byte) *MalformedError {
 		s.raw.Body = raw[end+4:]
 	}
 	if err := checkOctets(head); err != nil {
+		s.damaged = true
+		_ = s.scanRows(string(head)) // the sound rows, for the answer's sake
 		return err
 	}
 	// Even without an empty line the rows are read, for the answer's sake.
@@ -194,6 +197,9 @@ func checkOctets(head []byte) *MalformedError {
 // scanRows splits the header into the start line and unfolded fields.
 func (s *scanner) scanRows(head string) *MalformedError {
 	start, rest, _ := strings.Cut(head, "\r\n")
+	if s.damaged && checkOctets([]byte(start)) != nil {
+		return refuse(FaultStart, "Malformed request line")
+	}
 	if len(start) > s.limits.Line {
 		return &MalformedError{Fault: FaultLimit, Status: sip.StatusRequestURITooLong, Phrase: "Request-URI Too Long"}
 	}
@@ -214,6 +220,9 @@ func (s *scanner) scanRows(head string) *MalformedError {
 				break
 			}
 			line = strings.TrimRight(line, " \t") + " " + trimLWS(more)
+		}
+		if s.damaged && checkOctets([]byte(line)) != nil {
+			continue
 		}
 		if rows++; rows > s.limits.Headers || size > s.limits.Line {
 			return &MalformedError{Fault: FaultLimit, Status: sip.StatusMessageTooLarge, Phrase: "Message Too Large: header"}
