@@ -175,6 +175,8 @@ func TestParseURI(t *testing.T) {
 		{in: "turn:relay.test:0", bad: true},
 		{in: "turn:relay.test:99999", bad: true},
 		{in: "turn:", bad: true},
+		{in: "turn:0]", bad: true},
+		{in: "turn:relay test", bad: true},
 		{in: "turn://relay.test", bad: true},
 		{in: "stun:relay.test", bad: true},
 		{in: "", bad: true},
@@ -188,7 +190,7 @@ func TestParseURI(t *testing.T) {
 
 // FuzzParseURI: a URI comes out of a header of the server's.
 func FuzzParseURI(f *testing.F) {
-	for _, s := range []string{"turn:relay.test", "turns:[::1]:1?transport=tcp", "turn:%", "turn:[::1"} {
+	for _, s := range []string{"turn:relay.test", "turns:[::1]:1?transport=tcp", "turn:%", "turn:[::1", "turn:0]"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -3,8 +3,10 @@ package turncheck
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // uri is a TURN URI (RFC 7065).
@@ -37,7 +39,7 @@ func parseURI(s string) (uri, error) {
 		return uri{}, fmt.Errorf("transport %q is not checked by this client: it speaks UDP, TCP, and TLS over TCP", u.transport)
 	}
 	hostPort, err := url.Parse("//" + p.Opaque)
-	if err != nil || hostPort.Hostname() == "" {
+	if err != nil || !isHost(hostPort.Hostname()) {
 		return uri{}, fmt.Errorf("no host in the TURN URI")
 	}
 	if hostPort.Port() != "" {
@@ -48,4 +50,12 @@ func parseURI(s string) (uri, error) {
 	}
 	u.host, u.addr = hostPort.Hostname(), net.JoinHostPort(hostPort.Hostname(), port)
 	return u, nil
+}
+
+// isHost reports whether s is an IP address or made of what names are made of.
+func isHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") == ""
 }
