@@ -138,6 +138,49 @@ func TestBrowserRenews(t *testing.T) {
 	alice.wantQuietConsole()
 }
 
+// TestBrowserHeals lets a page believe that the connection of its call has failed, at
+// either end: it gets a new credential and restarts ICE by re-INVITE, and the call goes
+// on over new allocations.
+func TestBrowserHeals(t *testing.T) {
+	needChromium(t)
+	d := startDemo(t)
+	c := startChromium(t, d)
+	alice, bob := c.signIn(t, d, "alice"), c.signIn(t, d, "bob")
+	for _, tb := range []*tab{alice, bob} {
+		tb.until(`(window.made = [], window.RTCPeerConnection = class extends RTCPeerConnection {
+			constructor(...args) { super(...args); made.push(this); }
+		}, true)`)
+	}
+	alice.click("call")
+	bob.click("answer")
+	for _, tb := range []*tab{alice, bob} {
+		tb.untilState("call-state", "connected")
+		tb.until("document.getElementById('local-candidate').textContent.startsWith('relay')")
+	}
+	for _, tb := range []*tab{alice, bob} { // the caller heals at once, the called side after 4 s
+		credential, candidate := tb.text("cred-username"), tb.text("local-candidate")
+		tb.until(`(Object.defineProperty(made[0], 'connectionState', { value: 'failed', configurable: true }),
+			made[0].dispatchEvent(new Event('connectionstatechange')), true)`)
+		tb.untilState("call-state", "healing")
+		tb.until(fmt.Sprintf("document.getElementById('cred-username').textContent !== %q", credential))
+		tb.until("(delete made[0].connectionState, made[0].dispatchEvent(new Event('connectionstatechange')), true)")
+		tb.until(fmt.Sprintf("document.getElementById('local-candidate').textContent !== %q", candidate))
+		tb.untilState("call-state", "connected")
+		packets := tb.text("audio-packets")
+		tb.until(fmt.Sprintf("Number(document.getElementById('audio-packets').textContent) > %s + 50", packets))
+	}
+	alice.click("send-data")
+	bob.until("document.getElementById('data-received').dataset.bytes >= 1024 * 1024")
+	for _, tb := range []*tab{alice, bob} {
+		for _, id := range []string{"local-candidate", "remote-candidate"} {
+			if got := tb.text(id); !strings.HasPrefix(got, "relay ") {
+				t.Errorf("%s: %s = %q, want a relay", tb.name, id, got)
+			}
+		}
+		tb.wantQuietConsole()
+	}
+}
+
 // TestBrowserSaysWhatToDo looks at failures as a person meets them.
 func TestBrowserSaysWhatToDo(t *testing.T) {
 	needChromium(t)
@@ -170,6 +213,20 @@ func TestBrowserSaysWhatToDo(t *testing.T) {
 	bob.untilText("incoming", "alice")
 	alice.click("hang-up")
 	bob.untilText("call-state", "alice gave up")
+
+	// A machine without a microphone, and a user who is in a call already.
+	alice.until("(navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotFoundError')), true)")
+	alice.click("call")
+	alice.untilText("call-notice", `There is no microphone. Plug one in, or choose "Test tone"`)
+	alice.until("(document.getElementById('audio-source').value = 'tone', true)")
+	alice.click("call")
+	bob.click("answer")
+	bob.until("Number(document.getElementById('audio-packets').textContent) > 0")
+	carol := c.signIn(t, d, "carol")
+	carol.fill("call-target", "bob")
+	carol.click("call")
+	carol.untilText("call-notice", "bob is in another call")
+	carol.wantQuietConsole()
 
 	if code := d.stop(t); code != 0 {
 		t.Errorf("demo: exit %d, want 0", code)

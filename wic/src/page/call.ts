@@ -38,6 +38,7 @@ export class CallPanel {
   #audio: AudioSource | undefined;
   #who = '';
   #starting = false;
+  #connected = false;
 
   constructor(readonly domain: string) {
     byId('call-form').addEventListener('submit', (e) => {
@@ -60,6 +61,12 @@ export class CallPanel {
       else this.#adopt(session);
     });
     this.#show('idle', 'No call');
+  }
+
+  /** Without a connection there is nothing to call with; a running call goes on. */
+  setConnected(connected: boolean): void {
+    this.#connected = connected;
+    this.#buttons();
   }
 
   clear(): void {
@@ -241,7 +248,7 @@ export class CallPanel {
 
   #buttons(): void {
     const busy = this.#session !== undefined;
-    this.#callButton.disabled = busy || !this.#turn?.credential || this.#turn.secondsLeft === 0;
+    this.#callButton.disabled = busy || !this.#connected || !this.#turn?.credential || this.#turn.secondsLeft === 0;
     this.#callButton.hidden = busy;
     this.#hangUp.hidden = !busy || !this.#incoming.hidden;
     this.#mute.hidden = !this.#session?.isEstablished();

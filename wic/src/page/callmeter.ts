@@ -9,9 +9,11 @@ export class CallMeter {
   readonly #details = byId('call-details');
   readonly #plot = new Plot(byId<SVGSVGElement>('plot'), byId('plot-scale'));
   #timer: ReturnType<typeof setInterval> | undefined;
+  #flowed = false;
 
   watch(pc: RTCPeerConnection): void {
-    this.stop();
+    clearInterval(this.#timer);
+    this.#flowed = false;
     this.#plot.clear();
     for (const id of ['local-candidate', 'remote-candidate']) byId(id).textContent = 'none yet';
     for (const id of ['bytes-sent', 'bytes-received']) byId(id).textContent = '0 B';
@@ -21,26 +23,28 @@ export class CallMeter {
     this.#timer = setInterval(() => {
       void callStats(pc).then((stats) => {
         if (pc.connectionState === 'closed') return;
+        this.#flowed ||= stats.received > 0;
         if (stats.local) byId('local-candidate').textContent = stats.local;
         if (stats.remote) byId('remote-candidate').textContent = stats.remote;
         byId('bytes-sent').textContent = bytes(stats.sent);
         byId('bytes-received').textContent = bytes(stats.received);
         byId('audio-packets').textContent = String(stats.audioPackets);
         const at = performance.now();
-        const kbits = (n: number) => Math.max(0, (n * 8) / (at - last.at)); // bytes in ms are kbit/s times 8
+        const kbits = (n: number) => Math.max(0, (n * 8) / (at - last.at)); // bytes per ms, 8 bit each: kbit/s
         this.#plot.add(kbits(stats.sent - last.sent), kbits(stats.received - last.received));
         last = { at, sent: stats.sent, received: stats.received };
       });
     }, EVERY_MS);
   }
 
-  /** Leaves the last numbers to be read. */
+  /** Leaves the last numbers to be read, where there were any. */
   stop(): void {
     clearInterval(this.#timer);
+    if (!this.#flowed) this.#details.hidden = true;
   }
 
   hide(): void {
+    this.#flowed = false;
     this.stop();
-    this.#details.hidden = true;
   }
 }

@@ -84,6 +84,8 @@ class Page {
     log(problem ? `${named}: ${problem}` : named, problem !== '');
     document.title = state === 'registered' ? `${user} – WIC` : 'WIC';
 
+    this.#call.setConnected(state === 'registered');
+    this.#messages.setConnected(state === 'registered');
     if (state === 'registered') this.#showSignedIn(true);
     const refused = state === 'failed' && !this.#agent?.retrying;
     if (state === 'signed-out' || refused) this.#signedOut();

@@ -24,7 +24,6 @@ export class Messages {
 
   follow(ua: UA): void {
     this.#ua = ua;
-    this.#send.disabled = false;
     ua.on('newMessage', (e: IncomingMessageEvent | OutgoingMessageEvent) => {
       if (String(e.originator) !== 'remote') return;
       const { uri } = e.request.from;
@@ -34,9 +33,13 @@ export class Messages {
     });
   }
 
+  setConnected(connected: boolean): void {
+    this.#send.disabled = !connected;
+  }
+
   clear(): void {
     this.#ua = undefined;
-    this.#send.disabled = true;
+    this.setConnected(false);
     this.#list.replaceChildren();
   }
 

@@ -46,7 +46,7 @@ export class Plot {
       });
       this.#lines[i]!.setAttribute('points', points.join(' '));
     });
-    this.scale.textContent = `top: ${top} kbit/s`;
+    this.scale.textContent = `top: ${top < 1000 ? `${top} kbit/s` : `${top / 1000} Mbit/s`}`;
   }
 }
 
