@@ -27,6 +27,7 @@ class Page {
   readonly #call: CallPanel;
   readonly #messages: Messages;
   #agent: Agent | undefined;
+  #lastLine = '';
 
   constructor(readonly settings: Settings) {
     this.#relay = new RelayCheck(settings);
@@ -79,9 +80,11 @@ class Page {
   #changed({ state, problem }: AgentChange): void {
     const user = this.#agent?.user ?? '';
     const named = state === 'registered' ? `${user}: ${STATE_TEXT[state].toLowerCase()}` : STATE_TEXT[state];
+    const line = problem ? `${named}: ${problem}` : named;
+    if (line !== this.#lastLine) log(line, problem !== ''); // a reconnection says the same at each try
+    this.#lastLine = line;
     setState(this.#state, state, named);
     notice(this.#notice, problem);
-    log(problem ? `${named}: ${problem}` : named, problem !== '');
     document.title = state === 'registered' ? `${user} – WIC` : 'WIC';
 
     this.#call.setConnected(state === 'registered');
