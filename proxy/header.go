@@ -28,8 +28,15 @@ func newBranch() string { return sip.RFC3261BranchMagicCookie + rand.Text() }
 func newTag() string { return rand.Text()[:16] }
 
 // toTag returns the tag of To; a request that has one is within a dialog.
-func toTag(m sip.Message) string {
-	tag, _ := m.To().Params.Get("tag")
+func toTag(m sipext.HeaderFields) string { return partyTag(m, "To") }
+
+// partyTag reads the tag from the text: sipgo splits parameters within quotes too.
+func partyTag(m sipext.HeaderFields, name string) string {
+	a, err := sipext.ParseAddress(first(m, name))
+	if err != nil {
+		return ""
+	}
+	tag, _ := a.Params.Get("tag")
 	return tag
 }
 

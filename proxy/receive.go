@@ -87,6 +87,10 @@ func malformedAnswer(raw sipext.Raw, bad *sipext.MalformedError) *sip.Response {
 				continue
 			}
 			seen[fld.Name] = true
+			// A party that does not parse is not passed on, not even back (RFC 4475 §3.1.2.15).
+			if _, err := sipext.ParseAddress(fld.Value); err != nil && (fld.Name == "From" || fld.Name == "To") {
+				continue
+			}
 		case "Via":
 		default:
 			continue

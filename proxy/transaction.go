@@ -29,8 +29,7 @@ func serverKey(flow uint64, req *sip.Request, method sip.RequestMethod) txKey {
 		return txKey{flow, branch + "|" + via.SentBy() + "|" + string(method)}
 	}
 	// An RFC 2543 client: To tag and Request-URI are left out, so its ACK to a 2xx matches too.
-	from, _ := req.From().Params.Get("tag")
-	return txKey{flow, fmt.Sprintf("2543|%s|%s|%d|%s|%s", from, req.CallID().Value(), req.CSeq().SeqNo, via.Value(), method)}
+	return txKey{flow, fmt.Sprintf("2543|%s|%s|%d|%s|%s", partyTag(req, "From"), req.CallID().Value(), req.CSeq().SeqNo, via.Value(), method)}
 }
 
 // clientKey matches responses to client transactions (RFC 3261 §17.1.3).

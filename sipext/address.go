@@ -34,6 +34,26 @@ type Address struct {
 	Bracketed bool
 }
 
+// String writes the address without optional white space.
+func (a Address) String() string {
+	var b strings.Builder
+	if a.Display != "" {
+		b.WriteString(a.Display + " ")
+	}
+	if a.Bracketed {
+		b.WriteString("<" + a.URI + ">")
+	} else {
+		b.WriteString(a.URI)
+	}
+	for _, p := range a.Params {
+		b.WriteString(";" + p.Name)
+		if p.Value != "" {
+			b.WriteString("=" + p.Value)
+		}
+	}
+	return b.String()
+}
+
 var errAddress = errors.New("malformed address")
 
 // ParseAddress reads one address, which must be all of s.

@@ -227,7 +227,14 @@ func (s *scanner) scanRows(head string) *MalformedError {
 		if rows++; rows > s.limits.Headers || size > s.limits.Line {
 			return &MalformedError{Fault: FaultLimit, Status: sip.StatusMessageTooLarge, Phrase: "Message Too Large: header"}
 		}
-		if err := s.addField(line); err != nil {
+		err := s.addField(line)
+		switch {
+		case err == nil:
+		case startErr != nil && err.Fault == FaultVia:
+			// The answer goes back by this Via, however a foreign version writes it.
+			_, v, _ := strings.Cut(line, ":")
+			s.raw.Fields = append(s.raw.Fields, Field{"Via", trimLWS(v)})
+		case startErr == nil:
 			return err
 		}
 	}

@@ -105,18 +105,19 @@ func safeName(lower string) string {
 }
 
 func (s *scanner) checkValues() *MalformedError {
-	for _, f := range s.raw.Fields {
-		if err := s.checkValue(f); err != nil {
+	for i := range s.raw.Fields {
+		if err := s.checkValue(&s.raw.Fields[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *scanner) checkValue(f Field) *MalformedError {
+// checkValue also writes anew what sipgo's parser would misread.
+func (s *scanner) checkValue(f *Field) *MalformedError {
 	switch f.Name {
 	case "CSeq":
-		return s.checkCSeq(f.Value)
+		return s.checkCSeq(f)
 	case "Content-Length":
 		n, err := parseDigits(f.Value, 32)
 		if err != nil {
@@ -143,14 +144,14 @@ func (s *scanner) checkValue(f Field) *MalformedError {
 	case "From", "To":
 		return s.checkParty(f)
 	case "Contact", "Route", "Record-Route":
-		return checkAddresses(f)
+		return checkAddresses(*f)
 	}
 	return nil
 }
 
 // checkCSeq reads 1*DIGIT LWS Method; RFC 3261 §8.1.1.5 keeps the number below 2**31.
-func (s *scanner) checkCSeq(v string) *MalformedError {
-	num, method, ok := strings.Cut(strings.ReplaceAll(v, "\t", " "), " ")
+func (s *scanner) checkCSeq(f *Field) *MalformedError {
+	num, method, ok := strings.Cut(strings.ReplaceAll(f.Value, "\t", " "), " ")
 	method = trimLWS(method)
 	if _, err := parseDigits(num, 31); !ok || err != nil || !IsToken(method) {
 		return refuse(FaultCSeq, "Malformed CSeq")
@@ -158,15 +159,11 @@ func (s *scanner) checkCSeq(v string) *MalformedError {
 	if s.raw.Method != "" && method != s.raw.Method {
 		return refuse(FaultCSeq, "CSeq method is not the request's")
 	}
-	for i, f := range s.raw.Fields {
-		if f.Name == "CSeq" { // sipgo wants exactly one space
-			s.raw.Fields[i].Value = num + " " + method
-		}
-	}
+	f.Value = num + " " + method // sipgo wants exactly one space
 	return nil
 }
 
-func (s *scanner) checkParty(f Field) *MalformedError {
+func (s *scanner) checkParty(f *Field) *MalformedError {
 	a, err := ParseAddress(f.Value)
 	if err != nil || a.URI == "*" {
 		return refuse(FaultAddress, "Malformed "+f.Name)
@@ -175,6 +172,7 @@ func (s *scanner) checkParty(f Field) *MalformedError {
 	if _, ok := a.Params.Get("tag"); !ok && f.Name == "From" {
 		return refuse(FaultMissing, "From without a tag")
 	}
+	f.Value = a.String() // sipgo would take white space for a part of the host or a name
 	return nil
 }
 

@@ -1,0 +1,229 @@
+package proxy
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/emiago/sipgo/sip"
+	"github.com/gorilla/websocket"
+
+	"epcscf/sipext"
+)
+
+// torture returns the 49 messages of RFC 4475 that sipgo's module holds, by name.
+func torture(t testing.TB) map[string]string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/emiago/sipgo").Output()
+	if err != nil {
+		t.Fatalf("where is sipgo? %v", err)
+	}
+	files, _ := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "sip", "testdata", "torture", "*", "*.dat"))
+	all := map[string]string{}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[strings.TrimSuffix(filepath.Base(f), ".dat")] = string(b)
+	}
+	delete(all, "test")
+	if len(all) != 49 {
+		t.Fatalf("%d torture messages, want 49", len(all))
+	}
+	return all
+}
+
+// refusedTorture are the requests that the edge answers itself, and with what; dropped
+// ones have 0. Everything else is forwarded.
+var refusedTorture = map[string]int{
+	"intmeth": 400, "dblreq": 400, "badinv01": 400, "clerr": 400, "ncl": 400, "scalar02": 400,
+	"quotbal": 400, "ltgtruri": 400, "lwsruri": 400, "lwsstart": 400, "trws": 400, "escruri": 400,
+	"regbadct": 400, "badaspec": 400, "baddn": 400, "badvers": 505, "mismatch01": 400, "mismatch02": 400,
+	"badbranch": 400, "insuf": 400, "unkscm": 416, "novelsc": 416, "bext01": 420, "multi01": 400,
+	"mcl01": 400, "zeromf": 483, "inv2543": 400,
+	"scalarlg": 0, "bigcode": 0, "bcast": 0, "unreason": 0, "noreason": 0, // responses to nothing
+}
+
+// TestTorture sends each message over a registered flow: the refused ones are answered,
+// and never reach the core.
+func TestTorture(t *testing.T) {
+	r, core, w, _ := registered(t, nil)
+	for name, msg := range torture(t) {
+		want, refused := refusedTorture[name]
+		raw, _ := sipext.Scan([]byte(msg), sipext.Limits{})
+		callID, _ := raw.Get("Call-ID")
+		ours := func(m sip.Message) bool { return callID == "" || m.CallID() != nil && m.CallID().Value() == callID }
+		if err := w.ws.WriteMessage(websocket.BinaryMessage, []byte(msg)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !refused {
+			req := core.await(t, name, callID)
+			if mf := req.MaxForwards(); mf == nil || strings.Contains(req.Recipient.String(), "?") {
+				t.Errorf("%s: forwarded as\n%s", name, req)
+			}
+			if req.Method != sip.ACK {
+				core.respond(r.edge, req, 404)
+				want = 404
+			}
+		}
+		if _, via := raw.Get("Via"); want != 0 && via {
+			next(w, strconv.Itoa(want)+" to "+name, func(res *sip.Response) bool { return res.StatusCode == want && ours(res) })
+		}
+		if w.gone() { // closed for its message: a new flow for the next
+			w = r.dial("alice")
+			w.send(w.request("REGISTER", "sip:"+testDomain, "To: <"+w.aor()+">"))
+			core.accept(r.edge)
+			w.response(sip.REGISTER)
+		}
+	}
+	for len(core.in) > 0 {
+		if req, ok := (<-core.in).(*sip.Request); ok && req.Method != sip.ACK {
+			t.Errorf("more reached the core:\n%s", req)
+		}
+	}
+}
+
+// await returns the next request at the core, which must have that Call-ID.
+func (s *stub) await(t *testing.T, name, callID string) *sip.Request {
+	t.Helper()
+	for {
+		req, ok := s.next().(*sip.Request)
+		if !ok || req.Method == sip.ACK && len(sipext.Rows(req, "Via")) == 1 {
+			continue // the edge's own ACK of a 404
+		}
+		if req.CallID().Value() != callID {
+			t.Errorf("%s: the core got another message:\n%s", name, req)
+			continue
+		}
+		return req
+	}
+}
+
+// gone reports whether the edge has closed, or is closing, the connection.
+func (w *wic) gone() bool {
+	select {
+	case <-w.closed:
+		return true
+	default:
+	}
+	// A request that is answered at once shows that the flow is there.
+	if w.ws.WriteMessage(websocket.TextMessage, []byte("\r\n\r\n")) != nil {
+		return true
+	}
+	for {
+		select {
+		case kind := <-w.frames:
+			if kind == -2 {
+				return false
+			}
+		case <-w.closed:
+			return true
+		}
+	}
+}
+
+// TestTrustBoundary removes each header in every spelling.
+func TestTrustBoundary(t *testing.T) {
+	spellings := []string{"%s: x", "%s\t : x", "%s:\r\n x"}
+	for set, clean := range map[string]func(sipext.HeaderFields){"ue": fromUE, "core": toUE} {
+		names := strippedFromUE
+		if set == "core" {
+			names = strippedToUE
+		}
+		for name := range names {
+			for _, spelling := range spellings {
+				for _, n := range []string{name, strings.ToUpper(name)} {
+					raw := lines("MESSAGE sip:b@c SIP/2.0", "Via: SIP/2.0/WSS a.invalid;branch=z9hG4bK1", "From: <sip:a@c>;tag=1",
+						"To: <sip:b@c>", "Call-ID: 1", "CSeq: 1 MESSAGE", strings.ReplaceAll(spelling, "%s", n), strings.ReplaceAll(spelling, "%s", n))
+					m, _, err := parse(newParser(), []byte(raw), sipext.Limits{})
+					if err != nil {
+						t.Fatalf("%q: %v", raw, err)
+					}
+					if clean(m.(*sip.Request)); strings.Contains(strings.ToLower(m.String()), "\n"+name) {
+						t.Errorf("%s survives as\n%s", name, m)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestNetworkProvided(t *testing.T) {
+	m := sip.NewRequest(sip.MESSAGE, sip.Uri{Host: "x"})
+	m.AppendHeader(sip.NewHeader("P-Access-Network-Info", "IEEE-802.11;i-wlan-node-id=1, 3GPP-UTRAN-FDD;np"))
+	m.AppendHeader(sip.NewHeader("p-access-network-info", "x; Network-Provided"))
+	fromUE(m)
+	if got := elements(m, "P-Access-Network-Info"); len(got) != 1 || got[0] != "IEEE-802.11;i-wlan-node-id=1" {
+		t.Errorf("P-Access-Network-Info = %q, want the UE's own", got)
+	}
+}
+
+// fuzzEdge is an edge with one registered flow and no sockets.
+func fuzzEdge(t testing.TB) (*Proxy, *Flow) {
+	t.Helper()
+	p, err := New(Config{
+		Domain: testDomain, CoreAddr: mustAddr("127.0.0.1:5060"), NextHop: NextHop{"udp", "127.0.0.1:5070"}, AllowNoOrigin: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &Flow{p: p}
+	p.flows.add(f, p.tokens.seal)
+	f.regs = []*Registration{{p: p, flow: f, aor: "sip:alice@ims.test", serviceRoute: []string{"<sip:orig@scscf.ims.test;lr>"}}}
+	return p, f
+}
+
+// FuzzInbound: whatever a WIC sends, what goes to the core re-parses to the same header
+// list, and no header that only the trust domain may say survives but ours.
+func FuzzInbound(f *testing.F) {
+	for _, msg := range torture(f) {
+		f.Add([]byte(msg))
+	}
+	f.Add([]byte(lines("INVITE sip:b@c SIP/2.0", "Via: SIP/2.0/WSS a.invalid;branch=z9hG4bK1", "From: <sip:a@c>;tag=1", "To: <sip:b@c>;tag=2",
+		"Call-ID: 1", "CSeq: 1 INVITE", "Route: <sip:x@127.0.0.1:5060;transport=ws;lr>,<sip:127.0.0.1;lr>", "P-Asserted-Identity: <sip:x@y>",
+		"k: 3gpp-ext-turn-cred,x", `Authorization: Digest username="a", integrity-protected=yes`)))
+	p, flow := fuzzEdge(f)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m, _, err := parse(p.parser, raw, sipext.Limits{})
+		if err != nil {
+			return
+		}
+		req, ok := m.(*sip.Request)
+		if !ok {
+			fromUE(m.(*sip.Response))
+			return
+		}
+		if checkProxied(req) != nil || p.prepareFromWIC(flow, req) != nil {
+			return
+		}
+		p.pushVia(req, peer{transport: "UDP"})
+		out := encode(req)
+		again, scanned, err := parse(p.parser, out, sipext.Limits{Headers: 256, Line: 32 << 10})
+		if err != nil {
+			t.Fatalf("what was sent does not parse: %v\n%q", err, out)
+		}
+		// Scan moves Content-Length to the end.
+		length := "Content-Length: " + strconv.Itoa(len(req.Body())) + "\r\n"
+		got, want := strings.Replace(string(encode(again)), length, "", 1), strings.Replace(string(out), length, "", 1)
+		if got != want {
+			t.Fatalf("another header list:\n%q\n%q", want, got)
+		}
+		count := 0
+		for _, fld := range scanned.Fields {
+			name := strings.ToLower(fld.Name)
+			switch {
+			case name == "p-asserted-identity" && fld.Value == "<sip:alice@ims.test>", name == "p-charging-vector":
+				count++
+			case strippedFromUE[name], name == sipext.TurnCredHeader:
+				t.Fatalf("%s survives in\n%q", fld.Name, out)
+			}
+		}
+		if count > 2 {
+			t.Fatalf("%d rows of ours in\n%q", count, out)
+		}
+	})
+}
