@@ -163,7 +163,7 @@ func TestConfigIsChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Close() != nil || s.Close() != nil {
+	if errors.Join(s.Close(), s.Close()) != nil {
 		t.Error("Close of a server that never served")
 	}
 	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")

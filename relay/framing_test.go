@@ -26,7 +26,7 @@ func TestFrames(t *testing.T) {
 				t.Fatalf("%s: message %d: %x (%v), want %x", name, i, got, err, want)
 			}
 		}
-		if _, err := f.next(longestFrame); err != io.EOF {
+		if _, err := f.next(longestFrame); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: at the end: %v", name, err)
 		}
 	}

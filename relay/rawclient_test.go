@@ -53,8 +53,6 @@ func (w *world) client(t testing.TB, network Transport, cred turncred.Credential
 	return newRawClient(t, conn, cred)
 }
 
-func (c *rawClient) local() netip.AddrPort { return addrPortOf(c.conn.LocalAddr()) }
-
 // build makes a message with the given attributes; sign adds the credential.
 func build(method stun.Method, class stun.MessageClass, attrs ...stun.RawAttribute) *stun.Message {
 	m := stun.New()
