@@ -28,7 +28,6 @@ type coreLink struct {
 	udp    net.PacketConn
 	conns  map[*tcpPeer]struct{}
 	dialed map[string]*tcpPeer // by address
-	closed bool
 }
 
 func newCoreLink(p *Proxy) *coreLink {

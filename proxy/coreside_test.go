@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -326,6 +328,96 @@ func TestFlowLostWhileCoreWaits(t *testing.T) {
 	w.incoming(sip.INVITE)
 	_ = w.ws.Close()
 	core.response(430)
+}
+
+// TestLate2xx: a retransmitted 2xx and that of another fork reach the caller, whose ACKs
+// end them (RFC 6026 §7.2).
+func TestLate2xx(t *testing.T) {
+	r, core, w, _ := registered(t, nil)
+	w.send(w.request("INVITE", "sip:bob@ims.test"))
+	inv := core.request(sip.INVITE)
+	contact := "Contact: <sip:bob@192.0.2.1>"
+	core.respond(r.edge, inv, 200, contact)
+	first := w.status(200)
+	core.respond(r.edge, inv, 200, contact) // newReply tags each anew: a fork
+	second := w.status(200)
+	if toTag(first) == toTag(second) {
+		t.Fatalf("the stub sent one tag twice: %s", toTag(first))
+	}
+	for _, ok := range []*sip.Response{first, second} {
+		w.send(w.request("ACK", "sip:bob@192.0.2.1", "To: "+ok.To().Value(), "CSeq: 1 ACK"))
+		if got := toTag(core.request(sip.ACK)); got != toTag(ok) {
+			t.Errorf("the core got an ACK with tag %s, want %s", got, toTag(ok))
+		}
+	}
+}
+
+// TestCancelWaitsForProvisional: RFC 3261 §9.1.
+func TestCancelWaitsForProvisional(t *testing.T) {
+	r, core, w, _ := registered(t, nil)
+	invite := w.request("INVITE", "sip:bob@ims.test")
+	w.send(invite)
+	inv := core.request(sip.INVITE)
+	w.send(strings.Replace(strings.ReplaceAll(invite, "INVITE", "CANCEL"), "Max-Forwards", "Reason: SIP;cause=200\r\nMax-Forwards", 1))
+	w.response(sip.CANCEL)
+	core.respond(r.edge, inv, 180)
+	cancel := core.request(sip.CANCEL)
+	if cancel.Via().Value() != inv.Via().Value() || len(sipext.Rows(cancel, "Via")) != 1 || first(cancel, "Reason") != "SIP;cause=200" {
+		t.Errorf("CANCEL does not match its INVITE:\n%s", cancel)
+	}
+	core.respond(r.edge, cancel, 200)
+	core.respond(r.edge, inv, 487)
+	w.status(487)
+}
+
+// TestTimerC: an INVITE that rings too long is canceled (RFC 3261 §16.8).
+func TestTimerC(t *testing.T) {
+	r, core, w, _ := registered(t, func(c *Config) { c.Limits.TimerC = 50 * time.Millisecond })
+	w.send(w.request("INVITE", "sip:bob@ims.test"))
+	inv := core.request(sip.INVITE)
+	core.respond(r.edge, inv, 180)
+	core.respond(r.edge, core.request(sip.CANCEL), 200)
+	core.respond(r.edge, inv, 487)
+	w.status(487)
+}
+
+// TestNoSecretInLogs: passwords, tokens and Authorization at debug level.
+func TestNoSecretInLogs(t *testing.T) {
+	var log syncBuffer
+	r := newRig(t, startMinicore(t, nil), func(c *Config) {
+		c.Provisioner = sharedKey(t, &relayStub{})
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	w := r.dial("alice")
+	cred := w.credential(w.mustRegister(askHeader))
+	w.send(w.request("MESSAGE", "sip:bob@ims.test", "Subject: a\nb"))
+	w.response(sip.MESSAGE)
+	f := r.proxy.flows.all()[0]
+	for what, secret := range map[string]string{
+		"TURN password": cred.Tpwd, "flow token": string(f.token), "digest response": "response=", "SIP password": "alice-password",
+	} {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("%s stands in the log:\n%s", what, log.String())
+		}
+	}
+}
+
+// syncBuffer is a buffer that a logger and a test may use at once.
+type syncBuffer struct {
+	mu sync.Mutex // guards b
+	b  strings.Builder
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 func TestServeCoreEndsWithContext(t *testing.T) {

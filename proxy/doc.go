@@ -17,7 +17,7 @@
 //	 fromWIC         route.go        Service-Route, P-Asserted-Identity, Record-Route
 //	 toWIC           route.go        by flow token only, never by DNS
 //	relay            relay.go        responses back, forking 2xx, CANCEL, Timer C
-//	coreLink         core.go         sockets to the core, under sipgo's transport layer
+//	coreLink         core.go         UDP and TCP to the core, behind sip.Connection
 //
 // A request is checked, rewritten and sent in the goroutine that read it, so requests of
 // one flow keep their order; a goroutine of its own then waits for the responses.
@@ -37,8 +37,15 @@
 //
 // # What is used of sipgo
 //
-// Messages, parser, transaction state machines, and the UDP and TCP transports. Not used:
-// its transaction layer (keys that collide between flows, a goroutine per response), its
-// WebSocket transport (no Origin check, the handshake blocks the accept loop) and its
+// Messages, parser and transaction state machines. Not used: its transaction layer (keys
+// that collide between flows, a goroutine per response), its WebSocket transport (no Origin
+// check, the handshake blocks the accept loop), its transport layer (see coreLink) and its
 // request helpers (a Max-Forwards of 0 becomes 4294967295).
+//
+// # What is left to the finer duties of a P-CSCF
+//
+// integrity-protected (removed, never set), the reg event package, NAPTR, SRV and failover
+// of the core (resolve), the check of a dialog's participants and of its route against a
+// record (popRoutesFromWIC), release of a call whose flow is lost after its answer, and a
+// longer T1 toward the WIC (sipgo's timers are global).
 package proxy

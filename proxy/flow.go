@@ -71,7 +71,7 @@ func (p *Proxy) newFlow(ws *websocket.Conn, remote, origin string) *Flow {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// Spread over the interval, so that flows that came together do not ping together.
-	f.ping = time.AfterFunc(p.cfg.Limits.Ping/2+rand.N(p.cfg.Limits.Ping/2+1), f.sendPing)
+	f.ping = time.AfterFunc(p.cfg.Limits.Ping/2+rand.N(p.cfg.Limits.Ping/2+1), f.sendPing) //nolint:gosec // G404: spreads load, guards nothing
 	return f
 }
 

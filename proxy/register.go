@@ -197,6 +197,7 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Res
 	}
 	if old != nil {
 		old.stopTimer()
+		p.regs.release(old) // its private identity may have been another
 	}
 	p.regs.own(reg)
 	if !f.keepRegistration(reg, old) {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -73,7 +74,7 @@ func TestNativeClientWithoutOrigin(t *testing.T) {
 	if err != nil {
 		t.Fatalf("dial without Origin: %v", err)
 	}
-	defer ws.Close()
+	defer func() { _ = ws.Close() }()
 	if ws.Subprotocol() != "sip" {
 		t.Errorf("subprotocol %q, want sip", ws.Subprotocol())
 	}
@@ -93,11 +94,12 @@ func TestFlowLimit(t *testing.T) {
 func (w *wic) closeCode() int {
 	w.t.Helper()
 	select {
-	case err := <-w.closed:
-		if ce, ok := err.(*websocket.CloseError); ok {
+	case end := <-w.closed:
+		var ce *websocket.CloseError
+		if errors.As(end.err, &ce) {
 			return ce.Code
 		}
-		w.t.Fatalf("connection ended without a close frame: %v", err)
+		w.t.Fatalf("connection ended without a close frame: %v", end.err)
 	case <-time.After(patience):
 		w.t.Fatalf("connection not closed in %v", patience)
 	}
@@ -235,7 +237,7 @@ func TestSlowReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ws.Close()
+	defer func() { _ = ws.Close() }()
 	w := &wic{t: t, user: "alice", ws: ws, host: "a.invalid", callID: "1", fromTag: "1"}
 	w.send(w.request("REGISTER", "sip:"+testDomain, "To: <"+w.aor()+">"))
 	path := elements(core.accept(r.edge), "Path")[0]

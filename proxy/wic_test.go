@@ -168,6 +168,9 @@ func startMinicore(t *testing.T, change func(*minicore.Config)) netip.AddrPort {
 	return addr
 }
 
+// ending is how a WIC's connection ended.
+type ending struct{ err error }
+
 // wic is a client over a real WebSocket.
 type wic struct {
 	t        *testing.T
@@ -177,11 +180,10 @@ type wic struct {
 	host     string // its .invalid name
 	in       chan sip.Message
 	frames   chan int // kinds of the frames that SIP came in
-	closed   chan error
+	closed   chan ending
 	pings    chan struct{}
 	mu       sync.Mutex // guards seq
 	seq      int
-	regSeq   int
 	callID   string
 	fromTag  string
 }
@@ -189,7 +191,7 @@ type wic struct {
 func dialer() *websocket.Dialer {
 	return &websocket.Dialer{
 		Subprotocols:    []string{"sip"},
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // httptest's certificate
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // httptest's own certificate
 	}
 }
 
@@ -201,7 +203,7 @@ func (r *rig) dial(user string) *wic {
 	}
 	w := &wic{
 		t: r.t, user: user, ws: ws, instance: "<urn:uuid:00000000-0000-4000-8000-" + fmt.Sprintf("%012x", time.Now().UnixNano()&0xffffffffffff) + ">",
-		host: user + "1.invalid", in: make(chan sip.Message, 64), frames: make(chan int, 64), closed: make(chan error, 1), pings: make(chan struct{}, 100),
+		host: user + "1.invalid", in: make(chan sip.Message, 64), frames: make(chan int, 64), closed: make(chan ending, 1), pings: make(chan struct{}, 100),
 		callID: newTag(), fromTag: newTag(),
 	}
 	pong := ws.PingHandler()
@@ -218,7 +220,7 @@ func (r *rig) dial(user string) *wic {
 		for {
 			kind, data, err := ws.ReadMessage()
 			if err != nil {
-				w.closed <- err
+				w.closed <- ending{err}
 				return
 			}
 			if len(data) <= 4 {
@@ -419,7 +421,6 @@ func (w *wic) respond(req *sip.Request, code int, reason string, extra ...string
 type relayStub struct {
 	mu      sync.Mutex
 	revoked []turncred.Revocation
-	down    bool
 }
 
 func (s *relayStub) Revoke(ctx context.Context, r turncred.Revocation) error {
