@@ -52,7 +52,7 @@ else it keeps are made in --data-dir. Not for production.`,
 }
 
 // config turns flags into a node's configuration; an error names the flag.
-func (f demoFlags) config(errOut io.Writer) (cfg node.Config, err error) {
+func (f demoFlags) config(errOut io.Writer) (cfg node.Demo, err error) {
 	for _, a := range []struct {
 		flag, value string
 		to          *netip.AddrPort
@@ -97,7 +97,7 @@ func runDemo(c *cobra.Command, f demoFlags) error {
 	if err != nil {
 		return usageError{err}
 	}
-	n, err := node.Listen(cfg)
+	n, err := node.ListenDemo(cfg)
 	if bad := new(node.ConfigError); errors.As(err, &bad) {
 		return usageError{err}
 	}

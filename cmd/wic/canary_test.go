@@ -101,7 +101,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "secrets.json"), []byte(secrets), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			d := startDemo(t, func(c *node.Config) {
+			d := startDemo(t, func(c *node.Demo) {
 				c.Approach, c.Core, c.DataDir, c.Logger = a, &next, dir, debugLog(logs)
 			})
 			for _, user := range []string{"alice", "bob"} {

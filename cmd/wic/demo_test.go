@@ -30,17 +30,17 @@ type demo struct {
 	dir string
 }
 
-func startDemo(t *testing.T, change func(*node.Config)) demo {
+func startDemo(t *testing.T, change func(*node.Demo)) demo {
 	t.Helper()
 	any := netip.MustParseAddrPort("127.0.0.1:0")
-	cfg := node.Config{
+	cfg := node.Demo{
 		Listen: any, TURNListen: any, TURNSListen: any, AdminListen: any, CoreListen: any,
 		Domain: "ims.test", Approach: turncred.ApproachSharedKey, TTL: 10 * time.Minute, DataDir: t.TempDir(),
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	n, err := node.Listen(cfg)
+	n, err := node.ListenDemo(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ var approaches = []turncred.Approach{turncred.ApproachSharedKey, turncred.Approa
 func TestEachApproach(t *testing.T) {
 	for _, a := range approaches {
 		t.Run(string(a), func(t *testing.T) {
-			d := startDemo(t, func(c *node.Config) { c.Approach = a })
+			d := startDemo(t, func(c *node.Demo) { c.Approach = a })
 			t.Run("register", func(t *testing.T) { testCredential(t, d, "register") })
 			t.Run("options", func(t *testing.T) { testCredential(t, d, "options") })
 			t.Run("relay-check", func(t *testing.T) { testRelayCheck(t, d) })
@@ -207,7 +207,7 @@ func (unreachable) Put(context.Context, push.Record) error {
 }
 
 func TestUnavailable(t *testing.T) {
-	d := startDemo(t, func(c *node.Config) { c.Approach, c.Sink = turncred.ApproachPush, unreachable{} })
+	d := startDemo(t, func(c *node.Demo) { c.Approach, c.Sink = turncred.ApproachPush, unreachable{} })
 	for _, command := range []string{"register", "options", "relay-check"} {
 		fail(t, exitFailed, []string{"sip:alice@ims.test is registered", "unavailable", "relay-unreachable", "ask again in 30s"}, d.args(command, "alice")...)
 	}

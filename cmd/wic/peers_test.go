@@ -28,7 +28,7 @@ func TestCoturnClientTakesTheHeadersCredential(t *testing.T) {
 	for _, a := range approaches {
 		t.Run(string(a), func(t *testing.T) {
 			t.Parallel() // coturn's client takes seconds to begin
-			d := startDemo(t, func(c *node.Config) { c.Approach = a })
+			d := startDemo(t, func(c *node.Demo) { c.Approach = a })
 			alice := d.register(t, "alice")
 			for _, uri := range alice.cred.URIs {
 				t.Run(uri, func(t *testing.T) {
@@ -113,7 +113,7 @@ func TestKamailioAsTheCore(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				d := startDemo(t, func(c *node.Config) { c.Core, c.Approach = &next, a })
+				d := startDemo(t, func(c *node.Demo) { c.Core, c.Approach = &next, a })
 				d.write(t, "alice.pw", alice+"\n")
 				testRegisterAtKamailio(t, d)
 			})

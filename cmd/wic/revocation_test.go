@@ -12,7 +12,7 @@ import (
 func TestDeregistrationEndsOneDeviceOnly(t *testing.T) {
 	for _, a := range approaches {
 		t.Run(string(a), func(t *testing.T) {
-			d := startDemo(t, func(c *node.Config) { c.Approach = a })
+			d := startDemo(t, func(c *node.Demo) { c.Approach = a })
 			server := d.turnUDP(t)
 			phone, laptop, bob := d.register(t, "alice"), d.register(t, "alice"), d.register(t, "bob")
 			gone := phone.cred

@@ -3,90 +3,104 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"time"
 
 	"epcscf/proxy"
+	"epcscf/relay"
 	"epcscf/turncred"
 	"epcscf/turncred/push"
 )
 
-// Config configures a demo node. Every field must be set but where it says otherwise.
+// Config says what a node runs, and where. A demo makes one from its flags, serve from
+// the operator's file.
 type Config struct {
-	Listen      netip.AddrPort // https: the page and SIP over WebSocket
-	TURNListen  netip.AddrPort // TURN over UDP and TCP
-	TURNSListen netip.AddrPort // TURN over TLS
-	AdminListen netip.AddrPort // metrics and health; loopback only
-	CoreListen  netip.AddrPort // where the core reaches us, UDP and TCP
+	Listen []Address // https: SIP over WebSocket, and the page where there is one
+	Admin  Address   // metrics and health; loopback only
+	Core   Address   // where the core reaches us, UDP and TCP
 
-	// Core is where requests go. Nil starts the miniature core.
-	Core *proxy.NextHop
+	// Certificate is shown at Listen.
+	Certificate *Certificate
+	// Balancers are the peers at Listen who must say, by the PROXY protocol, whom they
+	// speak for. Nobody else may.
+	Balancers []netip.Prefix
 
-	Domain   string // home domain, and the realm of TURN
-	Approach turncred.Approach
-	TTL      time.Duration // longest life of a credential
-	DataDir  string        // keys, certificates, passwords; made if it is missing
+	// Proxy is the edge but for what the node adds: CoreAddr, Provisioner, Logger, Metrics.
+	Proxy proxy.Config
+	// Page is served where no WebSocket is asked for; nil: nothing is.
+	Page http.Handler
 
-	// Sink takes what approach 2 pushes; nil is the relay's own table.
-	Sink push.Sink
+	TURN  TURN
+	Relay *Relay // nil: a TURN server that is not ours serves TURN.URIs
+
 	// Logger may be nil, for no log.
 	Logger *slog.Logger
 }
 
-// Bounds of Config.TTL: below, a browser would renew all the time; above, a stolen
-// credential is worth stealing.
-const (
-	minTTL = 5 * time.Second
-	maxTTL = 24 * time.Hour
-)
-
-// ConfigError says which flag is wrong and what would be right.
-type ConfigError struct{ msg string }
-
-// Error implements error.
-func (e *ConfigError) Error() string { return e.msg }
-
-func configErrorf(format string, args ...any) error {
-	return &ConfigError{fmt.Sprintf(format, args...)}
+// Address is a socket's, with the flag or key that an error about it names.
+type Address struct {
+	netip.AddrPort
+	From string
 }
 
-// check returns a *ConfigError where a field is wrong.
-func (c *Config) check() error {
-	for _, a := range []struct {
-		flag string
-		addr netip.AddrPort
-	}{
-		{"--listen", c.Listen}, {"--turn-listen", c.TURNListen}, {"--turns-listen", c.TURNSListen},
-		{"--admin-listen", c.AdminListen}, {"--core-listen", c.CoreListen},
-	} {
-		if !a.addr.IsValid() {
-			return configErrorf("%s: no address", a.flag)
-		}
-		if a.addr.Addr().IsUnspecified() {
-			return configErrorf("%s %s: an address that others can send to is needed, since it is written into URIs: give one of this host, for example 127.0.0.1:%d",
-				a.flag, a.addr, a.addr.Port())
-		}
-	}
-	if !c.AdminListen.Addr().IsLoopback() {
-		return configErrorf("--admin-listen %s: the admin listener has no authentication: give a loopback address, for example 127.0.0.1:%d", c.AdminListen, c.AdminListen.Port())
-	}
-	if !validDomain(c.Domain) {
-		return configErrorf("--domain %q: want a domain name such as ims.test", c.Domain)
-	}
-	if _, err := turncred.ParseApproach(string(c.Approach)); err != nil {
-		return configErrorf("--turn-approach: %v", err)
-	}
-	if c.TTL < minTTL || c.TTL > maxTTL {
-		return configErrorf("--ttl %v: want %v to %v", c.TTL, minTTL, maxTTL)
-	}
-	if c.DataDir == "" {
-		return configErrorf("--data-dir: want a directory")
+// TURN says how credentials are made.
+type TURN struct {
+	Approach   turncred.Approach
+	Realm      turncred.Realm
+	URIs       []string               // what WICs are given (RFC 7065); nil: what Relay listens on
+	MaxTTL     time.Duration          // longest life of a credential
+	Order      turncred.UsernameOrder // default turncred.Order3GPP
+	Deployment turncred.Secret        // key of the Tids
+	Keys       []turncred.Key         // of approach 1
+	// Sink takes what approach 2 pushes; nil: the table of Relay.
+	Sink push.Sink
+}
+
+// Relay says where the TURN relay listens.
+type Relay struct {
+	UDP, TCP, TLS []Address
+	// PublicName stands in the URIs in place of a listener's address, which a client
+	// behind another network, or with a certificate to check, could not use.
+	PublicName string
+	// Certificate is shown at TLS.
+	Certificate *Certificate
+	// Settings are the relay's own but for what the node adds: Realm, Auth, Logger, Metrics.
+	Settings relay.Config
+}
+
+// Bounds of TURN.MaxTTL: below, a browser would renew all the time; above, a stolen
+// credential is worth stealing.
+const (
+	MinTTL = 5 * time.Second
+	MaxTTL = 24 * time.Hour
+)
+
+// CheckTTL refuses a life of credentials outside the bounds.
+func CheckTTL(d time.Duration) error {
+	if d < MinTTL || d > MaxTTL {
+		return fmt.Errorf("want %v to %v", MinTTL, MaxTTL)
 	}
 	return nil
 }
 
-// validDomain reports whether s is a hostname of RFC 3261 §25.1, as far as a header
-// needs: letters, digits, hyphens and dots, no empty label.
+// CheckAdmin refuses an admin address that others can reach.
+func CheckAdmin(a netip.AddrPort) error {
+	if !a.Addr().IsLoopback() {
+		return fmt.Errorf("the admin listener has no authentication: give a loopback address, for example 127.0.0.1:%d", a.Port())
+	}
+	return nil
+}
+
+// CheckDomain refuses what is no hostname of RFC 3261 §25.1, as far as a header needs:
+// letters, digits, hyphens and dots, no empty label.
+func CheckDomain(s string) error {
+	if !validDomain(s) {
+		return fmt.Errorf("want a domain name such as ims.test")
+	}
+	return nil
+}
+
 func validDomain(s string) bool {
 	if len(s) == 0 || len(s) > 253 {
 		return false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -11,16 +12,21 @@ import (
 
 // sockets are all that a node listens on, opened together or not at all.
 type sockets struct {
-	https   net.Listener
-	turnUDP net.PacketConn
-	turnTCP net.Listener
-	turnTLS net.Listener
-	admin   net.Listener
-	coreUDP net.PacketConn
-	coreTCP net.Listener
-	// minicore's own; nil where another core serves.
-	miniUDP net.PacketConn
-	miniTCP net.Listener
+	https            []net.Listener
+	turnUDP          []net.PacketConn
+	turnTCP, turnTLS []net.Listener
+	admin            net.Listener
+	coreUDP          net.PacketConn
+	coreTCP          net.Listener
+
+	all []io.Closer
+}
+
+// Addresses are those of a node's sockets, with the ports that the kernel chose.
+type Addresses struct {
+	Web                       []netip.AddrPort
+	TURNUDP, TURNTCP, TURNTLS []netip.AddrPort
+	Admin, Core               netip.AddrPort
 }
 
 func openSockets(cfg Config) (*sockets, error) {
@@ -33,78 +39,123 @@ func openSockets(cfg Config) (*sockets, error) {
 }
 
 func (s *sockets) open(cfg Config) (err error) {
-	if s.https, err = listenTCP("--listen", cfg.Listen); err != nil {
+	if s.https, err = s.listenTCP(cfg.Listen...); err != nil {
 		return err
 	}
-	if s.turnUDP, s.turnTCP, err = listenBoth("--turn-listen", cfg.TURNListen); err != nil {
-		return err
-	}
-	if s.turnTLS, err = listenTCP("--turns-listen", cfg.TURNSListen); err != nil {
-		return err
-	}
-	if s.admin, err = listenTCP("--admin-listen", cfg.AdminListen); err != nil {
-		return err
-	}
-	if s.coreUDP, s.coreTCP, err = listenBoth("--core-listen", cfg.CoreListen); err != nil {
-		return err
-	}
-	if cfg.Core == nil {
-		if s.miniUDP, s.miniTCP, err = listenBoth("miniature core", netip.AddrPortFrom(cfg.CoreListen.Addr(), 0)); err != nil {
+	if r := cfg.Relay; r != nil {
+		for _, a := range r.UDP {
+			pc, err := listenUDP(a)
+			if err != nil {
+				return err
+			}
+			s.turnUDP, s.all = append(s.turnUDP, pc), append(s.all, pc)
+		}
+		if s.turnTCP, err = s.listenTCP(r.TCP...); err != nil {
+			return err
+		}
+		if s.turnTLS, err = s.listenTCP(r.TLS...); err != nil {
 			return err
 		}
 	}
+	admin, err := s.listenTCP(cfg.Admin)
+	if err != nil {
+		return err
+	}
+	s.admin = admin[0]
+	if s.coreUDP, s.coreTCP, err = listenBoth(cfg.Core); err != nil {
+		return err
+	}
+	s.all = append(s.all, s.coreUDP, s.coreTCP)
 	return nil
 }
 
 func (s *sockets) close() {
-	for _, c := range []interface{ Close() error }{s.https, s.turnUDP, s.turnTCP, s.turnTLS, s.admin, s.coreUDP, s.coreTCP, s.miniUDP, s.miniTCP} {
-		if c != nil {
-			_ = c.Close()
-		}
+	for _, c := range s.all {
+		_ = c.Close()
 	}
 }
 
-func listenTCP(flag string, a netip.AddrPort) (net.Listener, error) {
-	ln, err := net.Listen("tcp", a.String())
-	if err != nil {
-		return nil, listenError(flag, "tcp", a, err)
+func (s *sockets) addresses() Addresses {
+	return Addresses{
+		Web: listening(s.https), TURNTCP: listening(s.turnTCP), TURNTLS: listening(s.turnTLS), TURNUDP: bound(s.turnUDP),
+		Admin: addrPort(s.admin.Addr()), Core: addrPort(s.coreUDP.LocalAddr()),
 	}
-	return ln, nil
+}
+
+func listening(all []net.Listener) (at []netip.AddrPort) {
+	for _, ln := range all {
+		at = append(at, addrPort(ln.Addr()))
+	}
+	return at
+}
+
+func bound(all []net.PacketConn) (at []netip.AddrPort) {
+	for _, pc := range all {
+		at = append(at, addrPort(pc.LocalAddr()))
+	}
+	return at
+}
+
+func (s *sockets) listenTCP(at ...Address) (all []net.Listener, err error) {
+	for _, a := range at {
+		ln, err := net.Listen(network("tcp", a), a.String())
+		if err != nil {
+			return nil, listenError("tcp", a, err)
+		}
+		all, s.all = append(all, ln), append(s.all, ln)
+	}
+	return all, nil
+}
+
+func listenUDP(a Address) (net.PacketConn, error) {
+	var lc net.ListenConfig
+	pc, err := lc.ListenPacket(context.Background(), network("udp", a), a.String())
+	if err != nil {
+		return nil, listenError("udp", a, err)
+	}
+	return pc, nil
+}
+
+// network keeps the families apart, so that 0.0.0.0 and [::] may both be given.
+func network(transport string, a Address) string {
+	if a.Addr().Is4() {
+		return transport + "4"
+	}
+	return transport + "6"
 }
 
 // listenBoth opens one port on UDP and TCP. For port 0 the kernel chooses a UDP port
 // whose TCP twin may be taken: then it chooses again.
-func listenBoth(flag string, a netip.AddrPort) (net.PacketConn, net.Listener, error) {
+func listenBoth(a Address) (net.PacketConn, net.Listener, error) {
 	const tries = 16
-	var lc net.ListenConfig
 	for try := 1; ; try++ {
-		udp, err := lc.ListenPacket(context.Background(), "udp", a.String())
+		udp, err := listenUDP(a)
 		if err != nil {
-			return nil, nil, listenError(flag, "udp", a, err)
+			return nil, nil, err
 		}
-		got := addrPort(udp.LocalAddr())
-		tcp, err := net.Listen("tcp", got.String())
+		got := Address{AddrPort: addrPort(udp.LocalAddr()), From: a.From}
+		tcp, err := net.Listen(network("tcp", got), got.String())
 		if err == nil {
 			return udp, tcp, nil
 		}
 		_ = udp.Close()
 		if a.Port() != 0 || try == tries {
-			return nil, nil, listenError(flag, "tcp", got, err)
+			return nil, nil, listenError("tcp", got, err)
 		}
 	}
 }
 
-// listenError says which flag, which address and what to do.
-func listenError(flag, network string, a netip.AddrPort, err error) error {
+// listenError says which flag or key, which address and what to do.
+func listenError(network string, a Address, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s %s: the %s port is in use: end the program that has it, or give another address", flag, a, network)
+		return fmt.Errorf("%s %s: the %s port is in use: end the program that has it, or give another address", a.From, a, network)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s %s: this host does not have the address: give one of its own", flag, a)
+		return fmt.Errorf("%s %s: this host does not have the address: give one of its own", a.From, a)
 	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%s %s: no permission for the %s port: give one of 1024 or above", flag, a, network)
+		return fmt.Errorf("%s %s: no permission for the %s port: give one of 1024 or above", a.From, a, network)
 	}
-	return fmt.Errorf("%s %s: %w", flag, a, err)
+	return fmt.Errorf("%s %s: %w", a.From, a, err)
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

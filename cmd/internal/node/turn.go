@@ -1,10 +1,17 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"epcscf/relay"
 	"epcscf/turncred"
@@ -12,87 +19,200 @@ import (
 	"epcscf/turncred/sharedkey"
 )
 
-// signingKID names the only key of a demo.
-const signingKID turncred.KeyID = "demo1"
+// pushKeyID stands in the Tids of approach 2 where there is no key of approach 1.
+const pushKeyID turncred.KeyID = "push"
 
-// turnSide is the relay and what makes credentials for it.
+// turnSide is the relay and what makes credentials for it. Approach and keys may change
+// while it runs (set). It is the edge's turncred.Provisioner and the relay's
+// turncred.Authenticator.
 type turnSide struct {
-	relay       *relay.Server
-	provisioner turncred.Provisioner
-	uris        []string
+	relay *relay.Server // nil where the TURN server is not ours
+	uris  []string
+
+	realm  turncred.Realm
+	codec  *turncred.TidCodec
+	minter *turncred.Minter
+	table  *push.Table
+	sink   push.Sink
+	maxTTL time.Duration
+
+	issuer atomic.Pointer[turncred.Provisioner]
+	auth   atomic.Pointer[turncred.Authenticator]
 }
+
+var (
+	_ turncred.Provisioner   = (*turnSide)(nil)
+	_ turncred.Authenticator = (*turnSide)(nil)
+)
 
 // newTURNSide wires both approaches into the relay, whichever the edge uses: a credential
 // that was made before a switch stays good until it expires.
-func newTURNSide(cfg Config, sec secrets, s *sockets, reg prometheus.Registerer) (*turnSide, error) {
-	codec, err := turncred.NewTidCodec(sec.deployment)
+func newTURNSide(cfg Config, at Addresses, reg prometheus.Registerer) (*turnSide, error) {
+	codec, err := turncred.NewTidCodec(cfg.TURN.Deployment)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("deployment secret: %w", err)
 	}
-	ring, err := turncred.NewKeyRing(turncred.Key{ID: signingKID, Secret: sec.km})
-	if err != nil {
-		return nil, err
+	t := &turnSide{
+		realm: cfg.TURN.Realm, codec: codec, uris: cfg.TURN.URIs, maxTTL: cfg.TURN.MaxTTL,
+		table: push.NewTable(cfg.TURN.Realm, nil), sink: cfg.TURN.Sink,
 	}
-	realm := turncred.Realm(cfg.Domain)
-	shared, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: ring, Codec: codec, Realm: realm, MaxTTL: cfg.TTL})
-	if err != nil {
-		return nil, err
+	if t.sink == nil {
+		t.sink = t.table
 	}
-	table := push.NewTable(realm, nil)
-
-	srv, err := relay.New(relay.Config{
-		Realm: realm, Auth: turncred.Chain{table, shared}, RelayIP: addrPort(s.turnUDP.LocalAddr()).Addr(),
-		AllowPeers: demoPeers(cfg), DenyPeers: ownPorts(s), Logger: cfg.Logger, Metrics: reg,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("relay: %w", err)
-	}
-	t := &turnSide{relay: srv, uris: turnURIs(s)}
-	minter, err := turncred.NewMinter(turncred.MinterConfig{Codec: codec, Realm: realm, URIs: t.uris, MaxTTL: cfg.TTL, Revoker: srv})
-	if err != nil {
-		return nil, err
-	}
-	switch cfg.Approach {
-	case turncred.ApproachPush:
-		sink := cfg.Sink
-		if sink == nil {
-			sink = table
+	var revoker turncred.Revoker
+	if cfg.Relay != nil {
+		if t.relay, err = newRelay(cfg, at, t, reg); err != nil {
+			return nil, err
 		}
-		t.provisioner = push.NewIssuer(minter, signingKID, sink)
-	case turncred.ApproachSharedKey:
-		t.provisioner = sharedkey.NewIssuer(minter, ring, sharedkey.HMACSHA1)
+		revoker = t.relay
+		if len(t.uris) == 0 {
+			t.uris = turnURIs(cfg.Relay.PublicName, at)
+		}
+	} else {
+		revoker = newUnheard(reg)
+		cfg.Logger.Warn("the TURN server is not ours: a revocation reaches nobody, a credential is good until it expires", "uris", t.uris)
+	}
+	if t.minter, err = turncred.NewMinter(turncred.MinterConfig{
+		Codec: codec, Realm: t.realm, URIs: t.uris, MaxTTL: cfg.TURN.MaxTTL, Order: cfg.TURN.Order, Revoker: revoker,
+	}); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	if err := t.set(cfg.TURN.Approach, cfg.TURN.Keys); err != nil {
+		return nil, errors.Join(err, t.close())
 	}
 	return t, nil
 }
 
-// demoPeers opens loopback where the relay itself is on loopback, so that one machine is
-// enough to try everything. On any other address it stays closed: there it would let
-// whoever has a credential reach what this host keeps to itself.
-func demoPeers(cfg Config) []netip.Prefix {
-	if !cfg.TURNListen.Addr().IsLoopback() {
-		return nil
+func newRelay(cfg Config, at Addresses, auth turncred.Authenticator, reg prometheus.Registerer) (*relay.Server, error) {
+	set := cfg.Relay.Settings
+	set.Realm, set.Auth, set.Logger, set.Metrics = cfg.TURN.Realm, auth, cfg.Logger, reg
+	if !set.RelayIP.IsValid() {
+		for _, a := range append(at.TURNUDP, append(at.TURNTCP, at.TURNTLS...)...) {
+			set.RelayIP = a.Addr()
+			break
+		}
 	}
-	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	set.DenyPeers = append(ownPorts(cfg, at), set.DenyPeers...)
+	srv, err := relay.New(set)
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	return srv, nil
 }
 
-// ownPorts are never peers, whatever is opened.
-func ownPorts(s *sockets) []netip.AddrPort {
-	ports := []netip.AddrPort{
-		addrPort(s.https.Addr()), addrPort(s.turnUDP.LocalAddr()), addrPort(s.turnTLS.Addr()),
-		addrPort(s.admin.Addr()), addrPort(s.coreUDP.LocalAddr()),
+// set takes the approach and the keys of approach 1 from now on.
+func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
+	ring, err := turncred.NewKeyRing(keys...)
+	if err != nil {
+		return err
 	}
-	if s.miniUDP != nil {
-		ports = append(ports, addrPort(s.miniUDP.LocalAddr()))
+	shared, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: ring, Codec: t.codec, Realm: t.realm, MaxTTL: t.maxTTL})
+	if err != nil {
+		return err
+	}
+	var issuer turncred.Provisioner
+	switch approach {
+	case turncred.ApproachPush:
+		kid := pushKeyID
+		if len(keys) > 0 {
+			kid = keys[0].ID
+		}
+		issuer = push.NewIssuer(t.minter, kid, t.sink)
+	case turncred.ApproachSharedKey:
+		if len(keys) == 0 {
+			return errors.New("approach shared-key wants a key")
+		}
+		issuer = sharedkey.NewIssuer(t.minter, ring, sharedkey.HMACSHA1)
+	default:
+		_, err := turncred.ParseApproach(string(approach))
+		return err
+	}
+	auth := turncred.Authenticator(turncred.Chain{t.table, shared})
+	t.auth.Store(&auth)
+	t.issuer.Store(&issuer)
+	return nil
+}
+
+// Provision implements turncred.Provisioner.
+func (t *turnSide) Provision(ctx context.Context, r turncred.Request) (turncred.Credential, error) {
+	return (*t.issuer.Load()).Provision(ctx, r)
+}
+
+// Revoke implements turncred.Provisioner; it takes back what either approach made.
+func (t *turnSide) Revoke(ctx context.Context, s turncred.Scope) error {
+	return t.minter.Revoke(ctx, s)
+}
+
+// Authenticate implements turncred.Authenticator.
+func (t *turnSide) Authenticate(username string, now time.Time) (turncred.Proof, error) {
+	return (*t.auth.Load()).Authenticate(username, now)
+}
+
+// serve starts the relay on its sockets.
+func (t *turnSide) serve(g *errgroup.Group, s *sockets, cfg *Relay) {
+	for _, pc := range s.turnUDP {
+		g.Go(func() error { return t.relay.ServeUDP(pc) })
+	}
+	for _, ln := range s.turnTCP {
+		g.Go(func() error { return t.relay.ServeTCP(ln) })
+	}
+	for _, ln := range s.turnTLS {
+		g.Go(func() error { return t.relay.ServeTLS(ln, turnTLS(cfg.Certificate)) })
+	}
+}
+
+func (t *turnSide) close() error {
+	if t == nil || t.relay == nil {
+		return nil
+	}
+	return t.relay.Close()
+}
+
+// ownPorts are never peers, whatever is opened. The relay knows its own listeners.
+func ownPorts(cfg Config, at Addresses) []netip.AddrPort {
+	ports := append([]netip.AddrPort{at.Admin, at.Core}, at.Web...)
+	if core, err := netip.ParseAddrPort(cfg.Proxy.NextHop.Addr); err == nil {
+		ports = append(ports, core)
 	}
 	return ports
 }
 
-// turnURIs lists what the relay listens on (RFC 7065), the one that hides the user name first.
-func turnURIs(s *sockets) []string {
-	plain := addrPort(s.turnUDP.LocalAddr())
-	return []string{
-		fmt.Sprintf("turns:%s?transport=tcp", addrPort(s.turnTLS.Addr())),
-		fmt.Sprintf("turn:%s?transport=udp", plain),
-		fmt.Sprintf("turn:%s?transport=tcp", plain),
+// turnURIs lists what the relay listens on (RFC 7065), the one that hides the user name
+// first. A name stands for every address of its kind, but the port is the listener's.
+func turnURIs(name string, at Addresses) (uris []string) {
+	seen := map[string]bool{}
+	for _, kind := range []struct {
+		at     []netip.AddrPort
+		format string
+	}{
+		{at.TURNTLS, "turns:%s?transport=tcp"}, {at.TURNUDP, "turn:%s?transport=udp"}, {at.TURNTCP, "turn:%s?transport=tcp"},
+	} {
+		for _, a := range kind.at {
+			host := a.String()
+			if name != "" {
+				host = net.JoinHostPort(name, strconv.Itoa(int(a.Port())))
+			}
+			if uri := fmt.Sprintf(kind.format, host); !seen[uri] {
+				seen[uri], uris = true, append(uris, uri)
+			}
+		}
 	}
+	return uris
+}
+
+// unheard is the Revoker before a TURN server that knows no revocation, as coturn.
+type unheard struct{ count prometheus.Counter }
+
+func newUnheard(reg prometheus.Registerer) unheard {
+	u := unheard{prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "epcscf_turn_revocations_unheard_total", Help: "Revocations that the TURN server, which is not ours, was not told.",
+	})}
+	reg.MustRegister(u.count)
+	return u
+}
+
+// Revoke implements turncred.Revoker.
+func (u unheard) Revoke(context.Context, turncred.Revocation) error {
+	u.count.Inc()
+	return nil
 }

@@ -82,7 +82,7 @@ func checkPrivate(name string) error {
 		return err
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("%s: mode %04o lets others read a secret: chmod 600 it", name, st.Mode().Perm())
+		return modeError(name, st.Mode())
 	}
 	return nil
 }

@@ -10,10 +10,10 @@ import (
 	"epcscf/turncred"
 )
 
-func goodConfig(t *testing.T) Config {
+func goodDemo(t *testing.T) Demo {
 	t.Helper()
 	any := netip.MustParseAddrPort("127.0.0.1:0")
-	return Config{
+	return Demo{
 		Listen: any, TURNListen: any, TURNSListen: any, AdminListen: any, CoreListen: any,
 		Domain: "ims.test", Approach: turncred.ApproachSharedKey, TTL: time.Minute, DataDir: t.TempDir(),
 	}
@@ -22,23 +22,23 @@ func goodConfig(t *testing.T) Config {
 func TestConfigErrorsNameTheFlagAndSayWhatWouldBeRight(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		change func(*Config)
+		change func(*Demo)
 		want   []string
 	}{
-		{"no address", func(c *Config) { c.TURNSListen = netip.AddrPort{} }, []string{"--turns-listen"}},
-		{"unspecified address", func(c *Config) { c.Listen = netip.MustParseAddrPort("0.0.0.0:8443") }, []string{"--listen 0.0.0.0:8443", "127.0.0.1:8443"}},
-		{"admin in the open", func(c *Config) { c.AdminListen = netip.MustParseAddrPort("192.0.2.1:9090") }, []string{"--admin-listen", "loopback", "127.0.0.1:9090"}},
-		{"domain with a space", func(c *Config) { c.Domain = "ims test" }, []string{"--domain", "ims.test"}},
-		{"domain with a line end", func(c *Config) { c.Domain = "ims.test\r\nX: y" }, []string{"--domain"}},
-		{"unknown approach", func(c *Config) { c.Approach = "pull" }, []string{"--turn-approach", "pull", "shared-key", "push"}},
-		{"ttl too short", func(c *Config) { c.TTL = time.Second }, []string{"--ttl 1s", "5s", "24h"}},
-		{"no data directory", func(c *Config) { c.DataDir = "" }, []string{"--data-dir"}},
+		{"no address", func(d *Demo) { d.TURNSListen = netip.AddrPort{} }, []string{"--turns-listen"}},
+		{"unspecified address", func(d *Demo) { d.Listen = netip.MustParseAddrPort("0.0.0.0:8443") }, []string{"--listen 0.0.0.0:8443", "127.0.0.1:8443"}},
+		{"admin in the open", func(d *Demo) { d.AdminListen = netip.MustParseAddrPort("192.0.2.1:9090") }, []string{"--admin-listen", "loopback", "127.0.0.1:9090"}},
+		{"domain with a space", func(d *Demo) { d.Domain = "ims test" }, []string{"--domain", "ims.test"}},
+		{"domain with a line end", func(d *Demo) { d.Domain = "ims.test\r\nX: y" }, []string{"--domain"}},
+		{"unknown approach", func(d *Demo) { d.Approach = "pull" }, []string{"--turn-approach", "pull", "shared-key", "push"}},
+		{"ttl too short", func(d *Demo) { d.TTL = time.Second }, []string{"--ttl 1s", "5s", "24h"}},
+		{"no data directory", func(d *Demo) { d.DataDir = "" }, []string{"--data-dir"}},
 	} {
-		cfg := goodConfig(t)
-		tt.change(&cfg)
-		_, err := Listen(cfg)
+		d := goodDemo(t)
+		tt.change(&d)
+		_, err := ListenDemo(d)
 		if bad := new(ConfigError); !errors.As(err, &bad) {
-			t.Errorf("%s: Listen = %v, want a ConfigError", tt.name, err)
+			t.Errorf("%s: ListenDemo = %v, want a ConfigError", tt.name, err)
 			continue
 		}
 		for _, w := range tt.want {

@@ -38,18 +38,17 @@ type Info struct {
 	LoopbackOpen bool `json:"loopback_peers"`
 }
 
-func newInfo(cfg Config, s *sockets, pki *localPKI, sec secrets, uris []string, next proxy.NextHop) Info {
-	web := addrPort(s.https.Addr())
+func (d *Demo) info(at Addresses, pki *localPKI, sec secrets, next proxy.NextHop) Info {
 	i := Info{
-		Page: fmt.Sprintf("https://%s/", web), WebSocket: fmt.Sprintf("wss://%s%s", web, webSocketPath),
-		Domain: cfg.Domain, TURNURIs: uris, Approach: cfg.Approach,
-		Core: next.String(), CoreListen: addrPort(s.coreUDP.LocalAddr()).String(), MiniCore: cfg.Core == nil,
-		Admin: fmt.Sprintf("http://%s", addrPort(s.admin.Addr())), CA: pki.CAFile, SPKI: pki.SPKI, DataDir: cfg.DataDir,
-		LoopbackOpen: len(demoPeers(cfg)) > 0,
+		Page: fmt.Sprintf("https://%s/", at.Web[0]), WebSocket: fmt.Sprintf("wss://%s%s", at.Web[0], webSocketPath),
+		Domain: d.Domain, Approach: d.Approach,
+		Core: next.String(), CoreListen: at.Core.String(), MiniCore: d.Core == nil,
+		Admin: fmt.Sprintf("http://%s", at.Admin), CA: pki.CAFile, SPKI: pki.SPKI, DataDir: d.DataDir,
+		LoopbackOpen: len(d.openPeers()) > 0,
 	}
 	if i.MiniCore {
 		for _, u := range demoUsers {
-			i.Users = append(i.Users, User{User: u, Password: string(sec.users[u].Reveal()), IMPU: "sip:" + u + "@" + cfg.Domain})
+			i.Users = append(i.Users, User{User: u, Password: string(sec.users[u].Reveal()), IMPU: "sip:" + u + "@" + d.Domain})
 		}
 	}
 	return i
