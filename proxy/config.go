@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,7 +25,7 @@ const (
 	OfferAlways Offer = "always"
 )
 
-// Config configures a Proxy. Domain, CoreAddr, NextHop and Origins (or AllowNoOrigin) must
+// Config configures a Proxy. Domain, CoreAddr, NextHops and Origins (or AllowNoOrigin) must
 // be set; the zero value of everything else is the safe one.
 type Config struct {
 	// Domain is the home domain, such as ims.test.
@@ -38,8 +36,11 @@ type Config struct {
 	CoreAddr netip.AddrPort
 	// CoreHost stands there in place of CoreAddr's IP address, where the core resolves it.
 	CoreHost string
-	// NextHop is the core: the I-CSCF, or an outbound proxy before it.
-	NextHop NextHop
+	// NextHops are the core, I-CSCFs or outbound proxies before them: all of one mind, tried
+	// in this order. To share load between them, name them by one SIP domain with SRV records.
+	NextHops []NextHop
+	// Core says how to reach them and what to do when one fails.
+	Core Core
 
 	// Origins lists the web origins whose pages may connect, exactly as browsers send
 	// them: https://host or https://host:port.
@@ -121,8 +122,8 @@ func (c *Config) check() error {
 		return errors.New("CoreAddr has port 0: it stands in Via and Path, so it must be the real one")
 	case c.CoreHost != "" && !isHost(c.CoreHost):
 		return fmt.Errorf("CoreHost is %q: want a host name", c.CoreHost)
-	case c.NextHop.Addr == "":
-		return errors.New("NextHop is not set: where is the core?")
+	case len(c.NextHops) == 0:
+		return errors.New("NextHops is empty: where is the core?")
 	case len(c.Origins) == 0 && !c.AllowNoOrigin:
 		return errors.New("Origins is empty and AllowNoOrigin is off: nobody could connect")
 	case c.Offer != "" && c.Offer != OfferOnRequest && c.Offer != OfferAlways:
@@ -134,6 +135,9 @@ func (c *Config) check() error {
 		if err := checkOrigin(o); err != nil {
 			return err
 		}
+	}
+	if err := c.Core.check(c.NextHops); err != nil {
+		return err
 	}
 	setDefault(&c.VisitedNetwork, c.Domain)
 	setDefault(&c.Offer, OfferOnRequest)
@@ -158,29 +162,4 @@ func checkOrigin(o string) error {
 
 func isHost(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == ""
-}
-
-// NextHop is where requests to the core go.
-type NextHop struct {
-	Transport string // "udp" or "tcp"
-	Addr      string // host:port; a name is resolved by A and AAAA each time it is needed
-}
-
-// String returns transport:host:port.
-func (n NextHop) String() string { return n.Transport + ":" + n.Addr }
-
-// ParseNextHop reads udp:HOST:PORT or tcp:HOST:PORT.
-func ParseNextHop(s string) (NextHop, error) {
-	transport, addr, ok := strings.Cut(s, ":")
-	if transport = strings.ToLower(transport); !ok || transport != "udp" && transport != "tcp" {
-		return NextHop{}, fmt.Errorf("core address %q: want udp:HOST:PORT or tcp:HOST:PORT", s)
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil || host == "" {
-		return NextHop{}, fmt.Errorf("core address %q: want %s:HOST:PORT, such as %s:127.0.0.1:5070", s, transport, transport)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return NextHop{}, fmt.Errorf("core address %q: port %q is not a number from 1 to 65535", s, port)
-	}
-	return NextHop{Transport: transport, Addr: addr}, nil
 }

@@ -15,7 +15,7 @@ func TestConfigErrors(t *testing.T) {
 	sound := func() Config {
 		return Config{
 			Domain: testDomain, CoreAddr: mustAddr("127.0.0.1:5060"),
-			NextHop: NextHop{"udp", "127.0.0.1:5070"}, Origins: []string{testOrigin},
+			NextHops: []NextHop{{"udp", "127.0.0.1:5070"}}, Origins: []string{testOrigin},
 		}
 	}
 	if _, err := New(sound()); err != nil {
@@ -26,7 +26,7 @@ func TestConfigErrors(t *testing.T) {
 		"CoreAddr": func(c *Config) { c.CoreAddr = mustAddr("0.0.0.0:5060") },
 		"port 0":   func(c *Config) { c.CoreAddr = mustAddr("127.0.0.1:0") },
 		"CoreHost": func(c *Config) { c.CoreHost = "a b" },
-		"NextHop":  func(c *Config) { c.NextHop = NextHop{} },
+		"NextHop":  func(c *Config) { c.NextHops = []NextHop{{}} },
 		"Origins":  func(c *Config) { c.Origins = nil },
 		"origin":   func(c *Config) { c.Origins = []string{"http://wic.example"} },
 		"path":     func(c *Config) { c.Origins = []string{"https://wic.example/"} },
@@ -50,10 +50,18 @@ func TestParseNextHop(t *testing.T) {
 		{"TCP:[::1]:5060", NextHop{"tcp", "[::1]:5060"}},
 		{"udp:core.ims.test:5060", NextHop{"udp", "core.ims.test:5060"}},
 		{"127.0.0.1:5070", NextHop{}},
-		{"udp:127.0.0.1", NextHop{}},
+		{"udp:127.0.0.1", NextHop{"udp", "127.0.0.1"}},
+		{"tls:[::1]", NextHop{"tls", "[::1]"}},
+		{"sip:ims.test", NextHop{"sip", "ims.test"}},
+		{"sips:ims.test:5061", NextHop{"sips", "ims.test:5061"}},
+		{"udp:[::1]x:5060", NextHop{}},
+		{"udp:[1.2.3.4]:5060", NextHop{}},
+		{"udp:::1:5060", NextHop{}},
+		{"udp:evil host", NextHop{}},
 		{"udp:127.0.0.1:0", NextHop{}},
 		{"udp::5060", NextHop{}},
-		{"tls:127.0.0.1:5061", NextHop{}},
+		{"tls:127.0.0.1:5061", NextHop{"tls", "127.0.0.1:5061"}},
+		{"ws:127.0.0.1:5061", NextHop{}},
 		{"", NextHop{}},
 	} {
 		got, err := ParseNextHop(tt.in)

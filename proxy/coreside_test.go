@@ -297,7 +297,7 @@ func TestLargeRequestByUDP(t *testing.T) {
 
 func TestCoreByTCP(t *testing.T) {
 	core := startMinicore(t, nil)
-	r := newRig(t, core, func(c *Config) { c.NextHop = NextHop{"tcp", core.String()} })
+	r := newRig(t, core, func(c *Config) { c.NextHops = []NextHop{{"tcp", core.String()}} })
 	alice, bob := r.dial("alice"), r.dial("bob")
 	alice.mustRegister()
 	bob.mustRegister()
@@ -315,7 +315,7 @@ func TestCoreUnreachable(t *testing.T) {
 	}
 	addr := addrOf(l.Addr())
 	_ = l.Close()
-	r := newRig(t, addr, func(c *Config) { c.NextHop = NextHop{"tcp", addr.String()} })
+	r := newRig(t, addr, func(c *Config) { c.NextHops = []NextHop{{"tcp", addr.String()}} })
 	w := r.dial("alice")
 	if res := w.register(600); res.StatusCode != 504 {
 		t.Errorf("REGISTER without a core got %d, want 504", res.StatusCode)
@@ -423,7 +423,7 @@ func (s *syncBuffer) String() string {
 func TestServeCoreEndsWithContext(t *testing.T) {
 	p, err := New(Config{
 		Domain: testDomain, CoreAddr: netip.MustParseAddrPort("127.0.0.1:5060"),
-		NextHop: NextHop{"udp", "127.0.0.1:1"}, AllowNoOrigin: true,
+		NextHops: []NextHop{{"udp", "127.0.0.1:1"}}, AllowNoOrigin: true,
 	})
 	if err != nil {
 		t.Fatal(err)

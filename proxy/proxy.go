@@ -128,7 +128,7 @@ func (p *Proxy) isDraining() bool {
 }
 
 // ServeCore talks to the core over the sockets until ctx ends, then closes them. udp must
-// be set where NextHop is UDP; tcp may be nil.
+// be set where a next hop is UDP; tcp may be nil.
 func (p *Proxy) ServeCore(ctx context.Context, udp net.PacketConn, tcp net.Listener) error {
 	return p.core.serve(ctx, udp, tcp)
 }

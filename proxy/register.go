@@ -97,7 +97,7 @@ func (p *Proxy) register(t *serverTx) {
 	req.AppendHeader(sip.NewHeader("P-Visited-Network-ID", visitedNetwork(p.cfg.VisitedNetwork)))
 	req.AppendHeader(sip.NewHeader("P-Charging-Vector", p.chargingVector()))
 	decrementHops(req)
-	to, err := p.core.peerFor(p.cfg.NextHop)
+	to, err := p.core.peerFor(p.cfg.NextHops[0])
 	if err != nil {
 		t.undeliverable(peer{}, err)
 		return

@@ -50,7 +50,7 @@ func (p *Proxy) isOurHost(u *sip.Uri) bool {
 
 // coreParams are the URI parameters by which the core reaches us over its transport.
 func (p *Proxy) coreParams() string {
-	if p.cfg.NextHop.Transport == "tcp" {
+	if p.cfg.NextHops[0].Transport == "tcp" {
 		return ";transport=tcp;lr"
 	}
 	return ";lr"
@@ -155,10 +155,10 @@ func (p *Proxy) popRoutesFromWIC(req *sip.Request) *refusal {
 func (p *Proxy) nextHop(req *sip.Request) NextHop {
 	if routes := elements(req, "Route"); len(routes) > 0 {
 		if own, ok := p.ownRoute(routes[0]); ok && !own.ws {
-			return NextHop{Transport: p.cfg.NextHop.Transport, Addr: p.cfg.CoreAddr.String()}
+			return NextHop{Transport: p.cfg.NextHops[0].Transport, Addr: p.cfg.CoreAddr.String()}
 		}
 	}
-	return p.cfg.NextHop
+	return p.cfg.NextHops[0]
 }
 
 // toWIC forwards a request of the core to a WIC, by flow token (RFC 5626 §5.3).

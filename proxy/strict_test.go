@@ -166,7 +166,7 @@ func TestNetworkProvided(t *testing.T) {
 func fuzzEdge(t testing.TB) (*Proxy, *Flow) {
 	t.Helper()
 	p, err := New(Config{
-		Domain: testDomain, CoreAddr: mustAddr("127.0.0.1:5060"), NextHop: NextHop{"udp", "127.0.0.1:5070"}, AllowNoOrigin: true,
+		Domain: testDomain, CoreAddr: mustAddr("127.0.0.1:5060"), NextHops: []NextHop{{"udp", "127.0.0.1:5070"}}, AllowNoOrigin: true,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -65,7 +65,7 @@ func newRig(t *testing.T, core netip.AddrPort, change func(*Config)) *rig {
 	}
 	r := &rig{t: t, reg: prometheus.NewRegistry(), core: core, edge: addrOf(udp.LocalAddr())}
 	cfg := Config{
-		Domain: testDomain, CoreAddr: r.edge, NextHop: NextHop{"udp", core.String()},
+		Domain: testDomain, CoreAddr: r.edge, NextHops: []NextHop{{"udp", core.String()}},
 		Origins: []string{testOrigin}, Metrics: r.reg,
 	}
 	if change != nil {

@@ -62,7 +62,7 @@ func (n *DemoNode) listen(d Demo, sec secrets, pki *localPKI) error {
 		return err
 	}
 	cfg := d.node(sec, pki)
-	cfg.Proxy.NextHop = next
+	cfg.Proxy.NextHops = []proxy.NextHop{next}
 	s, err := openSockets(cfg)
 	if err != nil {
 		return err
