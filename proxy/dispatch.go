@@ -31,6 +31,9 @@ func (p *Proxy) response(res *sip.Response, from peer) {
 		p.metrics.dropped.WithLabelValues(dropStray).Inc()
 		return
 	}
+	if c.watch != nil {
+		c.watch.response(res)
+	}
 	select {
 	case c.in <- res:
 	default:
@@ -68,6 +71,9 @@ func (p *Proxy) request(req *sip.Request, from peer) {
 		retry := sip.NewHeader("Retry-After", "5")
 		_ = from.conn.WriteMsg(newReply(req).response(sip.StatusServiceUnavailable, "Too many open requests on this flow", retry))
 		return
+	}
+	if from.flow != nil {
+		sipext.StripOptionTag(req, tagSecAgree) // asked of us, and moot here
 	}
 	if r := checkProxied(req); r != nil {
 		t.refuse(r)
@@ -126,7 +132,7 @@ func (p *Proxy) ack(req *sip.Request, from peer) {
 		p.metrics.dropped.WithLabelValues(dropUnroutable).Inc()
 		return
 	}
-	p.pushVia(req, to)
+	p.pushVia(req, to, "")
 	_ = to.conn.WriteMsg(req)
 }
 

@@ -16,7 +16,7 @@ func (p *Proxy) forward(t *serverTx, to peer, edit func(*sip.Response)) {
 		edit = t.clean
 	}
 	late := func(res *sip.Response) { t.pass(res, edit) }
-	c, err := p.newClientTx(t.req, to, late)
+	c, err := p.newClientTx(t, to, late)
 	if err != nil {
 		t.undeliverable(to, err)
 		return
@@ -195,7 +195,7 @@ func (p *Proxy) sendCancel(c *clientTx, reasons []sip.Header) {
 		req.AppendHeader(h)
 	}
 	req.SetBody(nil)
-	cancel, err := p.startClientTx(req, c.to, nil)
+	cancel, err := p.startClientTx(req, c.to, nil, nil)
 	if err != nil {
 		return
 	}

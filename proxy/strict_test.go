@@ -200,7 +200,7 @@ func FuzzInbound(f *testing.F) {
 		if checkProxied(req) != nil || p.prepareFromWIC(flow, req) != nil {
 			return
 		}
-		p.pushVia(req, peer{transport: "UDP"})
+		p.pushVia(req, peer{transport: "UDP"}, "")
 		out := encode(req)
 		again, scanned, err := parse(p.parser, out, sipext.Limits{Headers: 256, Line: 32 << 10})
 		if err != nil {

@@ -148,6 +148,19 @@ type serverTx struct {
 	final    atomic.Int32 // status of the final response, 0 before
 	// keep says that a final answer is to be repeated to a client that asks again.
 	keep bool
+	// loop marks what the request was routed by, for our Via (RFC 5393 §4.2.2).
+	loop string
+	// watch learns of dialogs from the responses; nil where none can come of them.
+	watch watcher
+}
+
+// watcher is told of the responses to a request before they are forwarded, in the order
+// and in the goroutine in which they were read: what a peer sends right after a response
+// must find the dialog that it made.
+type watcher interface {
+	response(*sip.Response)
+	// unanswered says that no final response will come.
+	unanswered()
 }
 
 // newServerTx enters a transaction into the table and starts its state machine; it
@@ -208,26 +221,42 @@ func (t *serverTx) answer(status int, phrase string, extra ...sip.Header) {
 
 func (t *serverTx) refuse(r *refusal) { t.answer(r.status, r.phrase, r.extra...) }
 
+// clientMachine is the state machine of a client transaction: sipgo's toward the core,
+// wicTx toward a WIC.
+type clientMachine interface {
+	Init() error
+	Receive(*sip.Response)
+	Responses() <-chan *sip.Response
+	Done() <-chan struct{}
+	Err() error
+	Terminate()
+	Origin() *sip.Request
+	OnTerminate(sip.FnTxTerminate) bool
+	OnRetransmission(sip.FnTxResponse) bool
+}
+
 // clientTx is a request that we have sent.
 type clientTx struct {
-	*sip.ClientTx
-	to peer
+	clientMachine
+	to    peer
+	watch watcher
 	// in keeps responses in order; sipgo's state machine blocks until one is consumed.
 	in chan *sip.Response
 }
 
-// newClientTx pushes our Via, sends req and starts its state machine. onLate gets what
-// arrives after the first 2xx of an INVITE: retransmissions and the 2xx of other forks.
-func (p *Proxy) newClientTx(req *sip.Request, to peer, onLate func(*sip.Response)) (*clientTx, error) {
-	p.pushVia(req, to)
-	return p.startClientTx(req, to, onLate)
+// newClientTx pushes our Via on t's request, sends it and starts its state machine. onLate
+// gets what arrives after the first 2xx of an INVITE: retransmissions and the 2xx of other
+// forks.
+func (p *Proxy) newClientTx(t *serverTx, to peer, onLate func(*sip.Response)) (*clientTx, error) {
+	p.pushVia(t.req, to, t.loop)
+	return p.startClientTx(t.req, to, t.watch, onLate)
 }
 
-func (p *Proxy) startClientTx(req *sip.Request, to peer, onLate func(*sip.Response)) (*clientTx, error) {
+func (p *Proxy) startClientTx(req *sip.Request, to peer, watch watcher, onLate func(*sip.Response)) (*clientTx, error) {
 	req.SetTransport(to.transport)
 	key := clientKey(to.id(), req)
-	c := &clientTx{to: to, in: make(chan *sip.Response, 16)}
-	c.ClientTx = sip.NewClientTx(key.id, req, ackTrimmer{to.conn}, p.log)
+	c := &clientTx{to: to, watch: watch, in: make(chan *sip.Response, 16)}
+	c.clientMachine = sip.NewClientTx(key.id, req, ackTrimmer{to.conn}, p.log)
 	c.OnTerminate(func(string, error) {
 		p.txs.mu.Lock()
 		delete(p.txs.clients, key)
@@ -263,10 +292,11 @@ func (c *clientTx) feed() {
 	}
 }
 
-func (p *Proxy) pushVia(req *sip.Request, to peer) {
+// pushVia adds our Via. loop, which may be empty, ends the branch (RFC 5393 §4.2.2).
+func (p *Proxy) pushVia(req *sip.Request, to peer, loop string) {
 	host, port := p.sentBy()
 	params := sip.NewParams()
-	params.Add("branch", newBranch())
+	params.Add("branch", newBranch()+loop)
 	req.PrependHeader(&sip.ViaHeader{
 		ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: to.transport,
 		Host: strings.Trim(host, "[]"), Port: port, Params: params,
