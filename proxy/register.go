@@ -66,8 +66,7 @@ type registering struct {
 	aor      IMPU
 	contacts []contact
 	expires  int // of the Expires header, or -1
-	username string
-	auth     bool // it carried an Authorization
+	who      claim
 	wanted   bool // it asked for a credential
 }
 
@@ -79,8 +78,12 @@ func (p *Proxy) register(t *serverTx) {
 		t.answer(sip.StatusBadRequest, "Malformed "+sipext.TurnCredHeader)
 		return
 	}
-	r := &registering{t: t, aor: aor(&req.To().Address), contacts: contacts(req), expires: -1, wanted: wanted}
-	r.username, r.auth = digestUsername(req)
+	who, err := p.cfg.readClaim(req)
+	if err != nil {
+		t.answer(sip.StatusBadRequest, "Malformed Authorization")
+		return
+	}
+	r := &registering{t: t, aor: aor(&req.To().Address), contacts: contacts(req), expires: -1, who: who, wanted: wanted}
 	if v := first(req, "Expires"); v != "" {
 		r.expires = seconds(v)
 	}
@@ -90,8 +93,8 @@ func (p *Proxy) register(t *serverTx) {
 	}
 	t.keep = wanted
 	fromUE(req)
-	sipext.Strip(req, "Route", "P-Preferred-Identity")
-	dropAuthParams(req, "Authorization", "integrity-protected")
+	sipext.Strip(req, "Route")
+	p.cfg.protect(f, req)
 	req.PrependHeader(sip.NewHeader("Path", p.path(f)))
 	requirePath(req)
 	req.AppendHeader(sip.NewHeader("P-Visited-Network-ID", visitedNetwork(p.cfg.VisitedNetwork)))
@@ -124,8 +127,6 @@ func visitedNetwork(name string) string {
 // leaves.
 func (p *Proxy) registerResponse(r *registering, res *sip.Response) {
 	toUE(res)
-	dropAuthParams(res, "WWW-Authenticate", "ck", "ik")
-	dropAuthParams(res, "Authentication-Info", "ck", "ik")
 	if res.IsSuccess() {
 		p.finishRegister(r, res)
 	}
@@ -187,8 +188,8 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Res
 	f := r.t.from.flow
 	old := f.findRegistration(r.aor, c)
 	id := bindingIdentity{
-		aor: r.aor, impi: r.impi(old), binding: c.binding(),
-		authorized: r.auth || old != nil && old.identity().authorized,
+		aor: r.aor, impi: p.impi(r, old), binding: c.binding(),
+		authorized: r.who.answered || old != nil && old.identity().authorized,
 		expires:    p.cfg.Now().Add(life),
 	}
 	reg := &Registration{
@@ -213,17 +214,17 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Res
 }
 
 // impi is the private identity that the core has authenticated: the Digest username of
-// this REGISTER, or of the one that it refreshes. Without any it is derived from the
-// public one (TS 23.003 §13.2).
-func (r *registering) impi(old *Registration) turncred.IMPI {
+// this REGISTER where it answered a challenge, or of the one that it refreshes. Without
+// any it is derived from the public one (TS 23.003 §13.2).
+func (p *Proxy) impi(r *registering, old *Registration) turncred.IMPI {
 	switch {
-	case r.username != "":
-		return turncred.IMPI(r.username)
+	case r.who.answered:
+		return r.who.impi
 	case old != nil:
 		return old.identity().impi
 	}
 	_, id, _ := strings.Cut(string(r.aor), ":")
-	return turncred.IMPI(id)
+	return p.cfg.impi(id)
 }
 
 func associated(res *sip.Response) []IMPU {
@@ -240,7 +241,7 @@ func associated(res *sip.Response) []IMPU {
 func (p *Proxy) unbind(r *registering, c contact) {
 	f := r.t.from.flow
 	reg := f.findRegistration(r.aor, c)
-	scope := turncred.Scope{IMPI: r.impi(reg), Binding: c.binding()}
+	scope := turncred.Scope{IMPI: p.impi(r, reg), Binding: c.binding()}
 	if reg != nil {
 		reg.stopTimer()
 		f.dropRegistration(reg)
@@ -267,5 +268,5 @@ func (p *Proxy) unbindAll(r *registering) {
 		}
 	}
 	p.log.Info("deregistered", "flow", f.id, "impu", string(r.aor), "reason", "all contacts")
-	p.revoke(causeDeregistered, turncred.Scope{IMPI: r.impi(known), AllBindings: true})
+	p.revoke(causeDeregistered, turncred.Scope{IMPI: p.impi(r, known), AllBindings: true})
 }

@@ -48,6 +48,11 @@ func (r *Registration) identity() bindingIdentity {
 
 func (i bindingIdentity) key() bindingKey { return bindingKey{i.impi, i.binding} }
 
+// speaksFor reports whether the registration made id one of the user's identities.
+func (r *Registration) speaksFor(id IMPU) bool {
+	return r.aor == id || slices.Contains(r.associated, id)
+}
+
 // assert picks the identity to assert: the first preferred one that is registered, or the
 // default (TS 24.229 5.2.6.3.1).
 func (r *Registration) assert(preferred []string) IMPU {
@@ -183,7 +188,7 @@ func (f *Flow) registrationFor(id IMPU) *Registration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, r := range f.regs {
-		if r.aor == id || slices.Contains(r.associated, id) {
+		if r.speaksFor(id) {
 			return r
 		}
 	}

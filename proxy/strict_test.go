@@ -126,42 +126,6 @@ func (w *wic) gone() bool {
 	}
 }
 
-// TestTrustBoundary removes each header in every spelling.
-func TestTrustBoundary(t *testing.T) {
-	spellings := []string{"%s: x", "%s\t : x", "%s:\r\n x"}
-	for set, clean := range map[string]func(sipext.HeaderFields){"ue": fromUE, "core": toUE} {
-		names := strippedFromUE
-		if set == "core" {
-			names = strippedToUE
-		}
-		for name := range names {
-			for _, spelling := range spellings {
-				for _, n := range []string{name, strings.ToUpper(name)} {
-					raw := lines("MESSAGE sip:b@c SIP/2.0", "Via: SIP/2.0/WSS a.invalid;branch=z9hG4bK1", "From: <sip:a@c>;tag=1",
-						"To: <sip:b@c>", "Call-ID: 1", "CSeq: 1 MESSAGE", strings.ReplaceAll(spelling, "%s", n), strings.ReplaceAll(spelling, "%s", n))
-					m, _, err := parse(newParser(), []byte(raw), sipext.Limits{})
-					if err != nil {
-						t.Fatalf("%q: %v", raw, err)
-					}
-					if clean(m.(*sip.Request)); strings.Contains(strings.ToLower(m.String()), "\n"+name) {
-						t.Errorf("%s survives as\n%s", name, m)
-					}
-				}
-			}
-		}
-	}
-}
-
-func TestNetworkProvided(t *testing.T) {
-	m := sip.NewRequest(sip.MESSAGE, sip.Uri{Host: "x"})
-	m.AppendHeader(sip.NewHeader("P-Access-Network-Info", "IEEE-802.11;i-wlan-node-id=1, 3GPP-UTRAN-FDD;np"))
-	m.AppendHeader(sip.NewHeader("p-access-network-info", "x; Network-Provided"))
-	fromUE(m)
-	if got := elements(m, "P-Access-Network-Info"); len(got) != 1 || got[0] != "IEEE-802.11;i-wlan-node-id=1" {
-		t.Errorf("P-Access-Network-Info = %q, want the UE's own", got)
-	}
-}
-
 // fuzzEdge is an edge with one registered flow and no sockets.
 func fuzzEdge(t testing.TB) (*Proxy, *Flow) {
 	t.Helper()

@@ -10,45 +10,90 @@ import (
 
 // The trust boundary. A UE is outside the trust domain, the core inside: what only the
 // domain may say is removed from what comes from a UE, and what only the domain may read
-// from what goes to it (RFC 3324, RFC 3325 §5; TS 24.229 4.4, known to us by digests).
-// Header names are compared without case and in both forms, since every message was
-// written anew by sipext.Scan.
+// from what goes to it. The procedures of TS 24.229 4.4 are known to us by digests: their
+// lines are informed by it, no claim of conformance.
 
-// strippedFromUE is removed from every message of a WIC.
-var strippedFromUE = nameSet(
-	"P-Asserted-Identity",                                // RFC 3325 §5: set by us alone
-	"P-Charging-Vector", "P-Charging-Function-Addresses", // RFC 7315 §4.5, §4.6
-	"P-Visited-Network-ID",                  // RFC 7315 §4.3.2.2: not from a UA
-	"P-Associated-URI", "P-Called-Party-ID", // RFC 7315 §4.1, §4.2: the home network's words
-	"P-Served-User", "P-User-Database", "P-Profile-Key", // RFC 5502, RFC 4457, RFC 5002
-	"P-Asserted-Service", "P-Early-Media", // RFC 6050, RFC 5009
-	"P-Private-Network-Indication", "P-Refused-URI-List", // RFC 7316, RFC 5318
-	"History-Info", "Resource-Priority", "Feature-Caps", // RFC 7044, RFC 4412, RFC 6809: not authorised here
-	"Restoration-Info", "Relayed-Charge", "Service-Interact-Info", // TS 24.229 7.2
-	"Cellular-Network-Info", "Response-Source", "Attestation-Info",
-	"Origination-Id", "Additional-Identity", "Priority-Share", "Identity", "Identity-Info",
-	"Path", "Service-Route", // RFC 3327 §5.1, RFC 3608 §5: of proxies and registrars, never of a UA
-	"Security-Client", "Security-Verify", "Security-Server", // RFC 3329: not agreed over WebSocket
+// crossing says at which side of the boundary a header field is removed.
+type crossing int
+
+const (
+	inward  crossing = 1 << iota // from a UE toward the core
+	outward                      // from the core toward a UE
+	both    = inward | outward
 )
 
-// strippedToUE is removed from every message to a WIC.
-var strippedToUE = nameSet(
-	"P-Charging-Vector", "P-Charging-Function-Addresses", // RFC 7315 §4.5, §4.6: not outside the domain
-	"P-Visited-Network-ID", "P-Served-User", "P-User-Database", "P-Profile-Key",
-	"P-Private-Network-Indication", "P-Asserted-Service",
-	"Restoration-Info", "Relayed-Charge", "Service-Interact-Info", "Cellular-Network-Info",
-	"Attestation-Info", "Origination-Id", "Priority-Share",
+// boundaryLine is one header field that does not cross.
+type boundaryLine struct {
+	name   string
+	at     crossing
+	source string
+}
+
+// boundary is the whole table. What is decided by value is below it: the credential header
+// and its option tag, sec-agree, integrity-protected and the session keys of a challenge,
+// network-provided access information, Privacy, and Reason in a UE's responses.
+var boundary = []boundaryLine{
+	// Identity.
+	{"P-Asserted-Identity", inward, "RFC 3325 §5: set by us alone; outward see hideIdentity"},
+	{"P-Preferred-Identity", inward, "RFC 3325 §9.2: a hint for us, which goes no further"},
+	{"P-Associated-URI", inward, "RFC 7315 §4.1: the registrar's word"},
+	{"P-Called-Party-ID", inward, "RFC 7315 §4.2: the home network's word"},
+	{"P-Asserted-Service", both, "RFC 6050 §4.2: asserted within a trust domain"},
+	{"P-Served-User", both, "RFC 5502 §4: between S-CSCF and application servers"},
+	{"P-User-Database", both, "RFC 4457 §4: between I-CSCF and S-CSCF"},
+	{"P-Profile-Key", both, "RFC 5002 §4: between I-CSCF and S-CSCF"},
+	{"Identity", inward, "RFC 8224 §4: no authentication service of ours"},
+	{"Identity-Info", inward, "RFC 4474 §9, obsolete: as Identity"},
+	{"Additional-Identity", inward, "TS 24.229 4.4"},
+	{"Attestation-Info", both, "TS 24.229 4.4"},
+	{"Origination-Id", both, "TS 24.229 4.4"},
+
+	// Charging.
+	{"P-Charging-Vector", both, "RFC 7315 §4.6.2: set by us, and not for a UA"},
+	{"P-Charging-Function-Addresses", both, "RFC 7315 §4.5.2.2: not outside the own domain"},
+	{"Relayed-Charge", both, "TS 24.229 4.4"},
+
+	// Network and service.
+	{"P-Visited-Network-ID", both, "RFC 7315 §4.3.2: not from a UA; of no use to one"},
+	{"P-Early-Media", inward, "RFC 5009 §6: authorised by the network"},
+	{"P-Private-Network-Indication", both, "RFC 7316 §7: within a trust domain"},
+	{"P-Refused-URI-List", inward, "RFC 5318 §5: from application servers"},
+	{"History-Info", inward, "TS 24.229 4.4; RFC 7044 §10: not verified here"},
+	{"Resource-Priority", inward, "RFC 4412 §4.7: not authorised here"},
+	{"Priority-Share", both, "TS 24.229 4.4"},
+	{"Feature-Caps", inward, "RFC 6809 §4: by intermediaries; TS 24.229 4.4"},
+	{"Restoration-Info", both, "TS 24.229 4.4"},
+	{"Service-Interact-Info", both, "TS 24.229 4.4"},
+	{"Cellular-Network-Info", both, "TS 24.229 4.4"},
+	{"Response-Source", inward, "TS 24.229 4.4"},
+
+	// Between UA, edge and registrar.
+	{"Path", inward, "RFC 3327 §5.1: of proxies, never of a UA"},
+	{"Service-Route", inward, "RFC 3608 §5: of registrars, never of a UA"},
+	{"Flow-Timer", both, "RFC 5626 §5.4: of the last proxy before the UA, so ours"},
+	{"Security-Client", both, "RFC 3329 §2: nothing to agree on over a secure WebSocket"},
+	{"Security-Verify", both, "RFC 3329 §2"},
+	{"Security-Server", both, "RFC 3329 §2"},
+}
+
+var (
+	strippedFromUE = boundaryNames(inward)
+	strippedToUE   = boundaryNames(outward)
 )
 
-func nameSet(names ...string) map[string]bool {
-	m := make(map[string]bool, len(names))
-	for _, n := range names {
-		m[sip.ASCIIToLower(n)] = true
+// boundaryNames returns what is removed at one side, in lower case.
+func boundaryNames(at crossing) map[string]bool {
+	m := map[string]bool{}
+	for _, l := range boundary {
+		if l.at&at != 0 {
+			m[sip.ASCIIToLower(l.name)] = true
+		}
 	}
 	return m
 }
 
-// stripSet removes every row whose name is in the set, in one pass over the header.
+// stripSet removes every row whose name is in the set, in one pass over the header. Names
+// are compared without case; sipext.Scan has written compact forms out.
 func stripSet(m sipext.HeaderFields, set map[string]bool) {
 	var names []string
 	for _, h := range m.Headers() {
@@ -65,11 +110,29 @@ func stripSet(m sipext.HeaderFields, set map[string]bool) {
 func fromUE(m sipext.HeaderFields) {
 	stripSet(m, strippedFromUE)
 	sipext.StripTurnCred(m)
+	sipext.StripOptionTag(m, tagSecAgree)
+	cleanCredentials(m)
 	stripNetworkProvided(m)
+	if _, response := m.(*sip.Response); response {
+		sipext.Strip(m, "Reason") // TS 24.229 4.4: the network's word in a response
+	}
+}
+
+// toUE cleans a message to a WIC. The credential header goes in every message; the one on
+// a 200 is added after.
+func toUE(m sipext.HeaderFields) {
+	stripSet(m, strippedToUE)
+	sipext.StripTurnCred(m)
+	sipext.StripOptionTag(m, tagSecAgree)
+	dropKeys(m)
+	stripNetworkProvided(m)
+	hideIdentity(m)
 }
 
 // stripNetworkProvided removes from P-Access-Network-Info what only the network says of
-// itself: elements with np or network-provided (RFC 7315 §5.4). The UE's own stay.
+// itself: elements with np or network-provided. From a UE it would be a lie, and "a proxy
+// sending towards an untrusted entity MUST remove" it (RFC 7315 §4.4.2.2, §5.4). A UE's own
+// words stay.
 func stripNetworkProvided(m sipext.HeaderFields) {
 	const name = "P-Access-Network-Info"
 	if len(sipext.Rows(m, name)) == 0 {
@@ -91,14 +154,6 @@ func stripNetworkProvided(m sipext.HeaderFields) {
 	setRows(m, name, kept...)
 }
 
-// toUE cleans a message to a WIC. The credential header goes in every message; the one on
-// a 200 is added after.
-func toUE(m sipext.HeaderFields) {
-	stripSet(m, strippedToUE)
-	sipext.StripTurnCred(m)
-	hideIdentity(m)
-}
-
 // hideIdentity honours Privacy: id toward the UE (RFC 3325 §7, RFC 3323 §4.2).
 func hideIdentity(m sipext.HeaderFields) {
 	for _, v := range sipext.Rows(m, "Privacy") {
@@ -111,35 +166,6 @@ func hideIdentity(m sipext.HeaderFields) {
 	}
 }
 
-// dropAuthParams removes parameters from the rows of an authentication header: what
-// integrity-protected says is the edge's word (TS 33.203 P.3), ck and ik are for the edge
-// alone (TS 33.203 X.2).
-func dropAuthParams(m sipext.HeaderFields, header string, names ...string) {
-	rows := sipext.Rows(m, header)
-	values := make([]string, len(rows))
-	for i, h := range rows {
-		values[i] = withoutAuthParams(h.Value(), names)
-	}
-	if len(rows) > 0 {
-		setRows(m, header, values...)
-	}
-}
-
-func withoutAuthParams(value string, names []string) string {
-	scheme, params, ok := strings.Cut(strings.TrimLeft(value, " \t"), " ")
-	if !ok {
-		return value
-	}
-	var kept []string
-	for _, e := range sipext.SplitList(params) {
-		name, _, _ := strings.Cut(e, "=")
-		if name = strings.Trim(name, " \t"); !containsFold(names, name) {
-			kept = append(kept, e)
-		}
-	}
-	return scheme + " " + strings.Join(kept, ", ")
-}
-
 func containsFold(names []string, s string) bool {
 	for _, n := range names {
 		if strings.EqualFold(n, s) {
@@ -147,26 +173,4 @@ func containsFold(names []string, s string) bool {
 		}
 	}
 	return false
-}
-
-// digestUsername returns the username of a Digest Authorization, if there is one.
-func digestUsername(req *sip.Request) (name string, authorized bool) {
-	for _, h := range sipext.Rows(req, "Authorization") {
-		authorized = true
-		scheme, params, _ := strings.Cut(h.Value(), " ")
-		if !strings.EqualFold(scheme, "Digest") {
-			continue
-		}
-		for _, e := range sipext.SplitList(params) {
-			// Written as a parameter, so that one parser knows quoted-string.
-			a, err := sipext.ParseAddress("x:y;" + e)
-			if err != nil {
-				continue
-			}
-			if v, ok := a.Params.Get("username"); ok && v != "" {
-				return v, true
-			}
-		}
-	}
-	return "", authorized
 }

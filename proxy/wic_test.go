@@ -53,16 +53,28 @@ func udpSocket(t *testing.T) net.PacketConn {
 	return c
 }
 
+// socketPair opens UDP and TCP on one port: the kernel's choice for the one may be taken
+// for the other.
+func socketPair(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 50 {
+		udp := udpSocket(t)
+		tcp, err := net.Listen("tcp4", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp
+		}
+		_ = udp.Close()
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
+}
+
 func addrOf(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }
 
 // newRig starts an edge before the core that listens at core; change may edit the config.
 func newRig(t *testing.T, core netip.AddrPort, change func(*Config)) *rig {
 	t.Helper()
-	udp := udpSocket(t)
-	tcp, err := net.Listen("tcp4", udp.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	udp, tcp := socketPair(t)
 	r := &rig{t: t, reg: prometheus.NewRegistry(), core: core, edge: addrOf(udp.LocalAddr())}
 	cfg := Config{
 		Domain: testDomain, CoreAddr: r.edge, NextHops: []NextHop{{"udp", core.String()}},
@@ -71,6 +83,7 @@ func newRig(t *testing.T, core netip.AddrPort, change func(*Config)) *rig {
 	if change != nil {
 		change(&cfg)
 	}
+	var err error
 	if r.proxy, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -150,12 +163,8 @@ func startMinicore(t *testing.T, change func(*minicore.Config)) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
-	udp := udpSocket(t)
+	udp, tcp := socketPair(t)
 	addr := addrOf(udp.LocalAddr())
-	tcp, err := net.Listen("tcp4", addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- core.Serve(ctx, udp, tcp) }()

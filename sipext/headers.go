@@ -77,6 +77,14 @@ func hasOptionTag(m HeaderFields, tag string) bool {
 	})
 }
 
+// StripOptionTag removes an option tag from Supported, Require and Proxy-Require; a
+// header field that is left empty goes.
+func StripOptionTag(m HeaderFields, tag string) {
+	for _, name := range tagHeaders {
+		stripOptionTag(m, name, tag)
+	}
+}
+
 // stripOptionTag removes a tag from a list of them; an emptied header goes.
 func stripOptionTag(m HeaderFields, name, tag string) {
 	tags := List(m, name)
