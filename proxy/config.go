@@ -55,6 +55,11 @@ type Config struct {
 	// without an Authorization. It opens the relay to whomever the core lets in by
 	// address alone.
 	AllowUnauthorized bool
+	// AccessNetwork is what P-Access-Network-Info says of a WIC's access where its REGISTER
+	// has no Authorization (TS 33.203 P.3). An access-class may be any token (RFC 7315 §5.4):
+	// all that the edge knows is that the WIC came over the internet, so the default is
+	// "Internet".
+	AccessNetwork string
 	// Offer is OfferOnRequest by default.
 	Offer Offer
 	// FlowGrace is how long a lost flow's credentials stay good for new allocations, so
@@ -128,6 +133,8 @@ func (c *Config) check() error {
 		return errors.New("Origins is empty and AllowNoOrigin is off: nobody could connect")
 	case c.Offer != "" && c.Offer != OfferOnRequest && c.Offer != OfferAlways:
 		return fmt.Errorf("Offer is %q: use %q or %q", c.Offer, OfferOnRequest, OfferAlways)
+	case c.AccessNetwork != "" && !isAccessNetwork(c.AccessNetwork):
+		return fmt.Errorf("AccessNetwork is %q: want an access type or class of RFC 7315 §5.4, such as IEEE-802.11", c.AccessNetwork)
 	case c.FlowKey.Len() != 0 && c.FlowKey.Len() < turncred.MinSecretLen:
 		return fmt.Errorf("FlowKey has %d bytes, want %d or more", c.FlowKey.Len(), turncred.MinSecretLen)
 	}
@@ -141,6 +148,7 @@ func (c *Config) check() error {
 	}
 	setDefault(&c.VisitedNetwork, c.Domain)
 	setDefault(&c.Offer, OfferOnRequest)
+	setDefault(&c.AccessNetwork, "Internet")
 	setDefault(&c.FlowGrace, 120*time.Second)
 	c.Limits.setDefaults()
 	if c.Logger == nil {
@@ -162,4 +170,13 @@ func checkOrigin(o string) error {
 
 func isHost(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == ""
+}
+
+// isAccessNetwork reports whether s is an access-type or access-class, with access-info that
+// is not ours to add (RFC 7315 §5.4).
+func isAccessNetwork(s string) bool {
+	a, err := sipext.ParseAddress("x:" + s)
+	network, _, _ := strings.Cut(s, ";")
+	_, np := a.Params.Get("network-provided")
+	return err == nil && sipext.IsToken(network) && !np && !strings.Contains(s, ",")
 }

@@ -67,7 +67,8 @@ type registering struct {
 	contacts []contact
 	expires  int // of the Expires header, or -1
 	who      claim
-	wanted   bool // it asked for a credential
+	wanted   bool     // it asked for a credential
+	charging []string // the charging function addresses of the 200
 }
 
 // register forwards a REGISTER to the core (TS 24.229 5.2.2.1).
@@ -95,6 +96,10 @@ func (p *Proxy) register(t *serverTx) {
 	fromUE(req)
 	sipext.Strip(req, "Route")
 	p.cfg.protect(f, req)
+	if len(sipext.Rows(req, "Authorization")) == 0 {
+		// TS 33.203 P.3: the core chooses how to authenticate by the access.
+		req.AppendHeader(sip.NewHeader("P-Access-Network-Info", p.cfg.AccessNetwork+";network-provided"))
+	}
 	req.PrependHeader(sip.NewHeader("Path", p.path(f)))
 	requirePath(req)
 	req.AppendHeader(sip.NewHeader("P-Visited-Network-ID", visitedNetwork(p.cfg.VisitedNetwork)))
@@ -126,8 +131,10 @@ func visitedNetwork(name string) string {
 // registerResponse edits a response on its way to the WIC, and acts on a 2xx before it
 // leaves.
 func (p *Proxy) registerResponse(r *registering, res *sip.Response) {
+	r.charging = chargingAddresses(res)
 	toUE(res)
 	if res.IsSuccess() {
+		p.offerKeepAlive(res)
 		p.finishRegister(r, res)
 	}
 }
@@ -194,13 +201,15 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Res
 	}
 	reg := &Registration{
 		p: p, flow: f, aor: r.aor, contact: c.uri, instance: c.instance, regID: c.regID,
-		serviceRoute: elements(res, "Service-Route"), associated: associated(res), ident: id,
+		serviceRoute: elements(res, "Service-Route"), associated: associated(res), charging: r.charging, ident: id,
 	}
 	if old != nil {
 		old.stopTimer()
 		p.regs.release(old) // its private identity may have been another
 	}
-	p.regs.own(reg)
+	if before := p.regs.own(reg); before != nil {
+		p.replace(before, reg)
+	}
 	if !f.keepRegistration(reg, old) {
 		// The flow went while the core answered: the same grace as for any lost flow.
 		reg.arm(min(p.cfg.FlowGrace, life), reg.graceOver)
@@ -211,6 +220,19 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Res
 		p.log.Info("registered", "flow", f.id, "impu", string(r.aor), "expires", life)
 	}
 	return reg
+}
+
+// replace takes a binding off the flow that it was on. The registrar has it once: "the
+// registrar MUST replace" what has the same instance and reg-id (RFC 5626 §6). That flow
+// speaks for the user no more, and it is the device's own business to close it.
+func (p *Proxy) replace(before, now *Registration) {
+	same := contact{uri: now.contact, instance: now.instance, regID: now.regID}
+	if before.flow == now.flow || before.aor != now.aor || !same.matches(before.contact, before.instance, before.regID) {
+		return
+	}
+	before.stopTimer()
+	before.flow.dropRegistration(before)
+	p.log.Info("registered on another flow", "flow", now.flow.id, "impu", string(now.aor), "reason", "replaces the one before")
 }
 
 // impi is the private identity that the core has authenticated: the Digest username of

@@ -24,6 +24,7 @@ type Registration struct {
 	regID        string
 	serviceRoute []string // in order, as written
 	associated   []IMPU   // the implicit set; the first is the default
+	charging     []string // P-Charging-Function-Addresses, as written
 
 	mu    sync.Mutex // guards ident, timer and ended
 	ident bindingIdentity
@@ -53,18 +54,12 @@ func (r *Registration) speaksFor(id IMPU) bool {
 	return r.aor == id || slices.Contains(r.associated, id)
 }
 
-// assert picks the identity to assert: the first preferred one that is registered, or the
-// default (TS 24.229 5.2.6.3.1).
-func (r *Registration) assert(preferred []string) IMPU {
-	for _, e := range preferred {
-		if u, ok := parseURI(e); ok && slices.Contains(r.associated, aor(&u)) {
-			return aor(&u)
-		}
-	}
+// defaultIdentity is the first of the implicit set, or without one what was registered.
+func (r *Registration) defaultIdentity() IMPU {
 	if len(r.associated) > 0 {
 		return r.associated[0]
 	}
-	return r.aor // no P-Associated-URI: the identity that was registered
+	return r.aor
 }
 
 func (r *Registration) scope(keepLive bool) turncred.Scope {
@@ -89,10 +84,21 @@ type bindingTable struct {
 
 func (t *bindingTable) init() { t.current = map[bindingKey]*Registration{} }
 
-func (t *bindingTable) own(r *Registration) {
+// own makes r the one that speaks for its binding and returns the one that did before.
+func (t *bindingTable) own(r *Registration) *Registration {
+	k := r.identity().key()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.current[r.identity().key()] = r
+	before := t.current[k]
+	t.current[k] = r
+	return before
+}
+
+// speaker returns the registration that speaks for a binding now, or nil.
+func (t *bindingTable) speaker(k bindingKey) *Registration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.current[k]
 }
 
 // release removes r and reports whether it spoke for its binding.

@@ -48,6 +48,7 @@ func (t *serverTx) clean(res *sip.Response) {
 		toUE(res)
 	} else {
 		fromUE(res)
+		assertCalled(res, t.called)
 	}
 }
 

@@ -111,7 +111,7 @@ func (p *Proxy) prepareFromWIC(f *Flow, req *sip.Request) *refusal {
 		// and SIP.js ignore Service-Route (RFC 3608 §6.1; TS 24.229 5.2.6.3.3).
 		setRows(req, "Route", reg.serviceRoute...)
 		// RFC 3325 §5: we assert who sent this, from the registration and never from From.
-		req.AppendHeader(sip.NewHeader("P-Asserted-Identity", "<"+string(reg.assert(preferred))+">"))
+		reg.vouch(req, preferred)
 		req.AppendHeader(sip.NewHeader("P-Charging-Vector", p.chargingVector()))
 	}
 	decrementHops(req)
@@ -172,6 +172,7 @@ func (p *Proxy) toWIC(t *serverTx) {
 		t.refuse(r)
 		return
 	}
+	t.called = to.flow.calledParty(t.req)
 	p.forward(t, to, nil)
 }
 

@@ -148,6 +148,8 @@ type serverTx struct {
 	final    atomic.Int32 // status of the final response, 0 before
 	// keep says that a final answer is to be repeated to a client that asks again.
 	keep bool
+	// called is whom a request of the core is for, where it says so and we can vouch for it.
+	called IMPU
 	// loop marks what the request was routed by, for our Via (RFC 5393 §4.2.2).
 	loop string
 	// watch learns of dialogs from the responses; nil where none can come of them.
