@@ -97,7 +97,7 @@ func (m *Minter) Mint(r Request, kid KeyID, a Approach) (Credential, error) {
 	}, nil
 }
 
-// Revoke implements Provisioner for the issuers that embed m.
+// Revoke implements Provisioner for the issuers that embed m. The error is a *RevokeError.
 func (m *Minter) Revoke(ctx context.Context, s Scope) error {
 	now := m.cfg.Now()
 	m.mu.Lock()
@@ -112,5 +112,9 @@ func (m *Minter) Revoke(ctx context.Context, s Scope) error {
 	if !s.AllBindings {
 		r.Binding = &s.Binding
 	}
-	return m.cfg.Revoker.Revoke(ctx, r)
+	tell := func(ctx context.Context) error { return m.cfg.Revoker.Revoke(ctx, r) }
+	if err := tell(ctx); err != nil {
+		return &RevokeError{Err: err, Again: tell, Until: r.Until}
+	}
+	return nil
 }

@@ -34,7 +34,8 @@ type Provisioner interface {
 	// An error is, or wraps, *UnavailableError.
 	Provision(ctx context.Context, r Request) (Credential, error)
 	// Revoke takes back what was issued for the scope until now. A credential
-	// provisioned later is not touched, even within the same 1/64 s.
+	// provisioned later is not touched, even within the same 1/64 s. An error may be, or
+	// wrap, *RevokeError, which can be tried again.
 	Revoke(ctx context.Context, s Scope) error
 }
 
@@ -62,6 +63,21 @@ func (e *UnavailableError) Error() string {
 
 // Unwrap returns the cause.
 func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// RevokeError says that a relay could not be told of a revocation.
+type RevokeError struct {
+	Err error
+	// Again tells the relay the very same: what was provisioned since the first try is not
+	// touched. It is safe for concurrent use.
+	Again func(context.Context) error
+	Until time.Time // from then on nothing is left to take back
+}
+
+// Error implements error.
+func (e *RevokeError) Error() string { return "revoke: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *RevokeError) Unwrap() error { return e.Err }
 
 // Revocation is what a relay is told. It hits credentials that match every set field
 // and were issued at IssuedUntil or before.

@@ -226,3 +226,38 @@ func FuzzParseUsername(f *testing.F) {
 		}
 	})
 }
+
+// TestRevokeAgain: a revocation that failed says the same when it is tried again, so that
+// what was issued since stays.
+func TestRevokeAgain(t *testing.T) {
+	var told []Revocation
+	down := errors.New("connection refused")
+	now := time.Unix(1_700_000_000, 0)
+	m, err := NewMinter(MinterConfig{
+		Codec: newCodec(t), Realm: "ims.test", URIs: []string{"turn:127.0.0.1"}, Now: func() time.Time { return now },
+		Revoker: revokerFunc(func(r Revocation) error {
+			if told = append(told, r); len(told) == 1 {
+				return down
+			}
+			return nil
+		}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed *RevokeError
+	if err := m.Revoke(t.Context(), Scope{IMPI: "alice@ims.test"}); !errors.As(err, &failed) || !errors.Is(err, down) {
+		t.Fatalf("Revoke = %v, want a RevokeError of %v", err, down)
+	}
+	now = now.Add(time.Minute)
+	c, err := m.Mint(Request{IMPI: "alice@ims.test", Life: time.Minute}, "k1", ApproachPush)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := failed.Again(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if told[0].IssuedUntil != told[1].IssuedUntil || told[1].Hits(c.Tid, c.Identity) || !failed.Until.Equal(told[0].Until) {
+		t.Errorf("told %+v, then %+v: want the same, which spares what was issued since", told[0], told[1])
+	}
+}
