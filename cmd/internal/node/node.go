@@ -15,7 +15,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"epcscf/cmd/internal/proxyproto"
 	"epcscf/proxy"
+	"epcscf/turncred"
 )
 
 // stopWithin is how long flows and requests have to end after the context did.
@@ -28,6 +30,8 @@ type Node struct {
 	sockets *sockets
 	ready   atomic.Bool
 	shown   *shownCertificates
+	// misgreeted counts connections of listed balancers without a PROXY header.
+	misgreeted prometheus.Counter
 
 	turn  *turnSide
 	proxy *proxy.Proxy
@@ -51,14 +55,25 @@ func newNode(cfg Config, s *sockets) (*Node, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, sockets: s}
-	if err := n.wire(); err != nil {
+	if err := n.wire(s.addresses()); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
 }
 
-func (n *Node) wire() (err error) {
-	cfg, s := n.cfg, n.sockets
+// Check wires the parts as Listen does, but opens no socket: what it refuses, Listen does.
+func Check(cfg Config) error {
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	at := Addresses{Web: unopened(cfg.Listen), Admin: cfg.Admin.AddrPort, Core: cfg.Core.AddrPort}
+	if r := cfg.Relay; r != nil {
+		at.TURNUDP, at.TURNTCP, at.TURNTLS = unopened(r.UDP), unopened(r.TCP), unopened(r.TLS)
+	}
+	n := &Node{cfg: cfg, log: cfg.Logger, sockets: &sockets{}}
+	return errors.Join(n.wire(at), n.Close())
+}
+
+func (n *Node) wire(at Addresses) (err error) {
+	cfg := n.cfg
 	if err := CheckAdmin(cfg.Admin.AddrPort); err != nil {
 		return fmt.Errorf("%s %s: %w", cfg.Admin.From, cfg.Admin, err)
 	}
@@ -66,12 +81,16 @@ func (n *Node) wire() (err error) {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.admin = adminHandler(reg, &n.ready)
 	n.shown = showCertificates(cfg, reg)
+	n.misgreeted = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "epcscf_proxy_protocol_refused_total", Help: "Connections of listed balancers that did not begin with a PROXY header, version 2.",
+	})
+	reg.MustRegister(n.misgreeted)
 
-	if n.turn, err = newTURNSide(cfg, s.addresses(), reg); err != nil {
+	if n.turn, err = newTURNSide(cfg, at, reg); err != nil {
 		return err
 	}
 	edge := cfg.Proxy
-	edge.CoreAddr, edge.Provisioner = addrPort(s.coreUDP.LocalAddr()), n.turn
+	edge.CoreAddr, edge.Provisioner = at.Core, n.turn
 	edge.Logger, edge.Metrics = cfg.Logger, reg
 	if n.proxy, err = proxy.New(edge); err != nil {
 		return fmt.Errorf("edge: %w", err)
@@ -109,7 +128,20 @@ func (n *Node) Flows() []proxy.FlowInfo { return n.proxy.Flows() }
 // Close frees the sockets of a node that does not run.
 func (n *Node) Close() error {
 	n.sockets.close()
+	if n.proxy != nil {
+		return errors.Join(n.proxy.Close(), n.turn.close())
+	}
 	return n.turn.close()
+}
+
+// ReloadCertificates reads the files again, whether they seem changed or not. A pair that
+// cannot be shown leaves the one before, and a line in the log.
+func (n *Node) ReloadCertificates() { n.shown.reload(true, n.log, time.Now()) }
+
+// SetTURN takes an approach and the keys of approach 1 from now on. Credentials that were
+// made before stay good, those of approach 1 while their key is among the keys.
+func (n *Node) SetTURN(approach turncred.Approach, keys []turncred.Key) error {
+	return n.turn.set(approach, keys)
 }
 
 // Run serves until ctx ends, then turns readiness red, closes flows with 1001, allocations
@@ -127,7 +159,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.turn.serve(g, s, n.cfg.Relay)
 	g.Go(func() error { return n.proxy.ServeCore(ctx, s.coreUDP, s.coreTCP) })
 	for _, ln := range s.https {
-		g.Go(func() error { return unlessClosed(web.ServeTLS(ln, "", "")) })
+		g.Go(func() error { return unlessClosed(web.ServeTLS(n.behindBalancers(ln), "", "")) })
 	}
 	g.Go(func() error { return unlessClosed(admin.Serve(s.admin)) })
 	g.Go(func() error { n.shown.watch(ctx, n.log); return nil })
@@ -147,6 +179,17 @@ func (n *Node) Run(ctx context.Context) error {
 	err := g.Wait()
 	s.close()
 	return err
+}
+
+// behindBalancers takes the word of the listed balancers for whom they speak for.
+func (n *Node) behindBalancers(ln net.Listener) net.Listener {
+	if len(n.cfg.Balancers) == 0 {
+		return ln
+	}
+	return &proxyproto.Listener{Listener: ln, Trusted: n.cfg.Balancers, Refused: func(peer net.Addr, err error) {
+		n.misgreeted.Inc()
+		n.log.Debug("balancer did not say whom it speaks for", "remote", peer, "err", err)
+	}}
 }
 
 // httpTLS keeps HTTP/1.1: a WebSocket takes over the connection, which HTTP/2 does not allow.

@@ -96,6 +96,14 @@ func bound(all []net.PacketConn) (at []netip.AddrPort) {
 	return at
 }
 
+// unopened are addresses as they are asked for.
+func unopened(all []Address) (at []netip.AddrPort) {
+	for _, a := range all {
+		at = append(at, a.AddrPort)
+	}
+	return at
+}
+
 func (s *sockets) listenTCP(at ...Address) (all []net.Listener, err error) {
 	for _, a := range at {
 		ln, err := net.Listen(network("tcp", a), a.String())

@@ -113,6 +113,9 @@ func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
 	var issuer turncred.Provisioner
 	switch approach {
 	case turncred.ApproachPush:
+		if t.relay == nil {
+			return errors.New("approach push gives credentials to our relay, which is off")
+		}
 		kid := pushKeyID
 		if len(keys) > 0 {
 			kid = keys[0].ID

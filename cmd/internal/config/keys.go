@@ -1,0 +1,192 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"epcscf/cmd/internal/node"
+	"epcscf/proxy"
+	"epcscf/relay"
+	"epcscf/turncred"
+)
+
+// section is a mapping of the file; its keys follow it in the table.
+type section struct{ name, doc string }
+
+// sections in the order of the printed file.
+var sections = []section{
+	{"turn", "The TURN credentials that WICs get."},
+	{"keys", "The keys Km of approach shared-key, the TURN server's too. A list: a new key is there before its not_before, an old one stays until its last credential has expired. Takes effect on SIGHUP."},
+	{"proxy", "The edge, toward the WICs."},
+	{"proxy.tls", "The certificate for wss. Files that change are read again, without a drop."},
+	{"proxy.limits", "What peers can make grow."},
+	{"proxy.proxy_protocol", "Balancers before the edge."},
+	{"core", "The IMS core."},
+	{"relay", "The TURN relay of this process."},
+	{"relay.listen", "Where clients reach the relay: each one address, or a list."},
+	{"relay.tls", "The certificate for turns."},
+	{"admin", "Metrics and health."},
+	{"log", "The log, on standard error."},
+}
+
+// key is one key of the file.
+type key struct {
+	name    string // with its sections: proxy.limits.flows
+	value   string // the default, or where must or sample says so an example; "" of a list is []
+	kind    keyKind
+	onHUP   bool   // SIGHUP takes a change; else a restart does
+	doc     string // one line
+	set     setter
+	missing string // of a sample: what its absence means
+}
+
+type keyKind int
+
+const (
+	plain  keyKind = iota // value is the default
+	must                  // has no default; value is an example
+	sample                // has another default, which missing tells; value is an example
+)
+
+// keyItems are the keys of an item of keys.
+var keyItems = []struct{ name, value, doc string }{
+	{"kid", "k1", "The key's name, up to 16 letters and digits; it stands in each user name."},
+	{"file", "secrets/k1.key", "The key in a file of mode 0600, 32 bytes or more: openssl rand -hex 32. For coturn, its static-auth-secret."},
+	{"not_before", `""`, `Not signed with before, such as 2026-01-01T00:00:00Z; "" is always.`},
+	{"not_after", `""`, `Not signed with from then on; "" is never.`},
+}
+
+const day = 24 * time.Hour
+
+// table has all keys but those of an item of keys, in the order of the
+// printed file.
+var table = []key{
+	{name: "turn.approach", value: "shared-key", onHUP: true, doc: "How credentials come about: shared-key (computed from a key that the TURN server has too) or push (given to the relay). --turn-approach wins over it.",
+		set: choice(func(f *File) *turncred.Approach { return &f.node.TURN.Approach }, turncred.ApproachSharedKey, turncred.ApproachPush)},
+	{name: "turn.offer", value: "on-request", doc: "Who gets one: a WIC that asks (on-request), or each that registers (always).",
+		set: choice(func(f *File) *proxy.Offer { return &f.node.Proxy.Offer }, proxy.OfferOnRequest, proxy.OfferAlways)},
+	{name: "turn.max_ttl", value: "1h", doc: "Longest life of a credential; a registration that ends sooner ends it sooner. 5s to 24h.",
+		set: ttl},
+	{name: "turn.require_authorization", value: "true", doc: "Only a registration that the core has authenticated gets one. false opens the relay to whomever the core lets in by address alone.",
+		set: boolean(func(f *File) *bool { return &f.requireAuthorization })},
+	{name: "turn.username_order", value: "3gpp", doc: "User name Tid:Texp (3gpp), or Texp:Tid (rest) for TURN servers that know no other.",
+		set: choice(func(f *File) *turncred.UsernameOrder { return &f.node.TURN.Order }, turncred.Order3GPP, turncred.OrderREST)},
+	{name: "turn.realm", value: "ims.example", kind: sample, missing: "proxy.domain", doc: "The realm of TURN.",
+		set: domain(func(f *File) *string { return (*string)(&f.node.TURN.Realm) })},
+	{name: "turn.uris", doc: "TURN URIs for WICs, turns: first. Empty: what relay.listen and relay.public_name make of it.",
+		set: each(parseTURNURI, func(f *File) *[]string { return &f.node.TURN.URIs })},
+	{name: "turn.deployment_secret_file", value: "secrets/deployment.key", kind: must, doc: "Secret of the user names, the same at all edges and relays, in a file of mode 0600, 32 bytes or more: openssl rand -hex 32.",
+		set: text("a file name", func(f *File) *string { return &f.deploymentSecret })},
+
+	{name: "proxy.domain", value: "ims.example", kind: must, doc: "The home domain.",
+		set: domain(func(f *File) *string { return &f.node.Proxy.Domain })},
+	{name: "proxy.visited_network", value: "ims.example", kind: sample, missing: "proxy.domain", doc: "What P-Visited-Network-ID says.",
+		set: domain(func(f *File) *string { return &f.node.Proxy.VisitedNetwork })},
+	{name: "proxy.listen", value: "203.0.113.5:443", kind: must, doc: "Where WICs connect (wss, at / and /ws): one IP:PORT, or a list.",
+		set: each(parseAddress, func(f *File) *[]node.Address { return &f.node.Listen })},
+	{name: "proxy.origins", value: "https://phone.ims.example", kind: sample, missing: "none, which wants allow_no_origin", doc: "Web origins whose pages may connect, exactly as browsers send them: one, or a list.",
+		set: each(parseOrigin, func(f *File) *[]string { return &f.node.Proxy.Origins })},
+	{name: "proxy.allow_no_origin", value: "false", doc: "Admit clients that send no Origin, as native ones do. A browser always sends one.",
+		set: boolean(func(f *File) *bool { return &f.node.Proxy.AllowNoOrigin })},
+	{name: "proxy.page", value: "false", doc: "Serve the page of the demo too, at /, to try things out. Its origin must be listed.",
+		set: boolean(func(f *File) *bool { return &f.Page })},
+	{name: "proxy.flow_grace", value: "2m", doc: "How long a lost connection's credentials stay good for new allocations, so that a client may reconnect.",
+		set: duration(time.Second, time.Hour, func(f *File) *time.Duration { return &f.node.Proxy.FlowGrace })},
+	{name: "proxy.flow_key_file", value: `""`, doc: "Secret of the flow tokens, in a file of mode 0600, so that a restart answers 430 to what came before it; empty: random at each start.",
+		set: text("a file name", func(f *File) *string { return &f.flowKey })},
+	{name: "proxy.tls.cert_file", value: "tls/proxy.pem", kind: must, doc: "The certificate and its chain, PEM.",
+		set: text("a file name", func(f *File) *string { return &f.proxyTLS.cert })},
+	{name: "proxy.tls.key_file", value: "tls/proxy.key", kind: must, doc: "Its key, PEM, readable by this user, or by its group, only.",
+		set: text("a file name", func(f *File) *string { return &f.proxyTLS.key })},
+	{name: "proxy.proxy_protocol.trusted", doc: "Balancers that say by PROXY protocol v2 whom they speak for, and must: addresses or ranges. From anybody else it is no greeting and the connection fails.",
+		set: each(parsePrefix, func(f *File) *[]netip.Prefix { return &f.node.Balancers })},
+	{name: "proxy.limits.message_size", value: "65536", doc: "Bytes of a SIP message.",
+		set: integer(1<<10, 1<<20, func(f *File) *int64 { return &f.node.Proxy.Limits.MessageSize })},
+	{name: "proxy.limits.headers", value: "128", doc: "Header rows of a message.",
+		set: integer(16, 1024, func(f *File) *int { return &f.node.Proxy.Limits.Headers })},
+	{name: "proxy.limits.line", value: "8192", doc: "Bytes of one header field.",
+		set: integer(256, 65536, func(f *File) *int { return &f.node.Proxy.Limits.Line })},
+	{name: "proxy.limits.flows", value: "20000", doc: "Live connections.",
+		set: integer(1, 10_000_000, func(f *File) *int { return &f.node.Proxy.Limits.Flows })},
+	{name: "proxy.limits.queue", value: "64", doc: "Messages that wait for a slow WIC before its connection is closed.",
+		set: integer(1, 65536, func(f *File) *int { return &f.node.Proxy.Limits.Queue })},
+	{name: "proxy.limits.transactions", value: "64", doc: "Unanswered requests of one connection.",
+		set: integer(1, 65536, func(f *File) *int { return &f.node.Proxy.Limits.Transactions })},
+	{name: "proxy.limits.bindings", value: "8", doc: "Registrations of one connection.",
+		set: integer(1, 1024, func(f *File) *int { return &f.node.Proxy.Limits.Bindings })},
+	{name: "proxy.limits.register", value: "30s", doc: "From the upgrade to the first REGISTER.",
+		set: duration(time.Second, time.Hour, func(f *File) *time.Duration { return &f.node.Proxy.Limits.Register })},
+	{name: "proxy.limits.ping", value: "25s", doc: "Between WebSocket pings: below the 30 s of common NATs and balancers.",
+		set: duration(time.Second, time.Hour, func(f *File) *time.Duration { return &f.node.Proxy.Limits.Ping })},
+	{name: "proxy.limits.write", value: "10s", doc: "For one message to a WIC.",
+		set: duration(time.Second, time.Minute, func(f *File) *time.Duration { return &f.node.Proxy.Limits.Write })},
+	{name: "proxy.limits.timer_c", value: "185s", doc: "For an INVITE that rings; above 3 minutes (RFC 3261 16.6).",
+		set: duration(181*time.Second, time.Hour, func(f *File) *time.Duration { return &f.node.Proxy.Limits.TimerC })},
+
+	{name: "core.listen", value: "10.0.0.5:5060", kind: must, doc: "Where the core reaches this edge, UDP and TCP: stands in Via, Path and Record-Route.",
+		set: address(func(f *File) *node.Address { return &f.node.Core })},
+	{name: "core.host", value: `""`, doc: "Stands there in place of the address, where the core resolves it.",
+		set: domain(func(f *File) *string { return &f.node.Proxy.CoreHost })},
+	{name: "core.next_hops", value: "udp:10.0.0.10:5060", kind: must, doc: "The core, I-CSCFs or outbound proxies before them, tried in this order: udp:HOST:PORT, tcp:HOST:PORT, or sip:DOMAIN for what DNS says (RFC 3263). One, or a list.",
+		set: each(parseNextHop, func(f *File) *[]proxy.NextHop { return &f.node.Proxy.NextHops })},
+	{name: "core.failover", value: "4s", doc: "How long a next hop may be silent before a request goes to the next one too.",
+		set: duration(100*time.Millisecond, time.Minute, func(f *File) *time.Duration { return &f.node.Proxy.Core.Failover })},
+	{name: "core.timeout", value: "30s", doc: "When a request other than INVITE is given up, and a REGISTER gets 504.",
+		set: duration(time.Second, 5*time.Minute, func(f *File) *time.Duration { return &f.node.Proxy.Core.Timeout })},
+	{name: "core.probe", value: "10s", doc: "Between OPTIONS to a next hop that is silent otherwise; 0s: none.",
+		set: probe},
+	{name: "core.aside", value: "10s", doc: "How long a dead next hop is left alone before it is tried again.",
+		set: duration(time.Second, time.Hour, func(f *File) *time.Duration { return &f.node.Proxy.Core.Aside })},
+	{name: "core.nameservers", doc: "Asked in place of those of /etc/resolv.conf: one IP:PORT, or a list.",
+		set: each(parseServer, func(f *File) *[]netip.AddrPort { return &f.node.Proxy.Core.Nameservers })},
+	{name: "core.refresh", value: "30s", doc: "How long what DNS said is taken for true; longer where DNS does not answer.",
+		set: duration(time.Second, day, func(f *File) *time.Duration { return &f.node.Proxy.Core.Refresh })},
+
+	{name: "relay.enabled", value: "true", doc: "false: a TURN server that is not ours, as coturn, serves turn.uris; then only shared-key works, and a revocation reaches nobody.",
+		set: boolean(func(f *File) *bool { return &f.relayOn })},
+	{name: "relay.public_name", value: "turn.ims.example", kind: sample, missing: "the listeners' addresses", doc: "Stands in the URIs that WICs get; relay.tls must have it in its certificate.",
+		set: domain(func(f *File) *string { return &f.relay.PublicName })},
+	{name: "relay.relay_address", value: "203.0.113.6", kind: sample, missing: "the first of relay.listen", doc: "The address of this host on which relayed sockets are opened.",
+		set: ipAddress(func(f *File) *netip.Addr { return &f.relay.Settings.RelayIP })},
+	{name: "relay.external_address", value: `""`, doc: "Given out in place of relay_address, where a NAT maps one to the other 1:1.",
+		set: ipAddress(func(f *File) *netip.Addr { return &f.relay.Settings.ExternalIP })},
+	{name: "relay.min_port", value: "49152", doc: "Lowest relayed port.",
+		set: integer(1024, 65535, func(f *File) *uint16 { return &f.relay.Settings.MinPort })},
+	{name: "relay.max_port", value: "65535", doc: "Highest relayed port.",
+		set: integer(1024, 65535, func(f *File) *uint16 { return &f.relay.Settings.MaxPort })},
+	{name: "relay.allow_peers", doc: "Ranges that are opened though they are not the public Internet, such as a media gateway's 10.1.0.0/24.",
+		set: each(parsePrefix, func(f *File) *[]netip.Prefix { return &f.relay.Settings.AllowPeers })},
+	{name: "relay.deny_peers", doc: "IP or IP:PORT that are never peers, whatever is opened: the database, the core. Our own ports never are.",
+		set: each(parsePeer, func(f *File) *[]netip.AddrPort { return &f.relay.Settings.DenyPeers })},
+	{name: "relay.after_expiry", value: "until-revoked", doc: "How a live allocation outlives its credential: until-revoked, grace or strict. A browser learns nothing of a refusal in mid-call.",
+		set: choice(func(f *File) *relay.AfterExpiry { return &f.relay.Settings.AfterExpiry }, relay.ExpiryUntilRevoked, relay.ExpiryGrace, relay.ExpiryStrict)},
+	{name: "relay.grace", value: "10m", doc: "How long, for after_expiry: grace.",
+		set: duration(time.Second, day, func(f *File) *time.Duration { return &f.relay.Settings.Grace })},
+	{name: "relay.max_age", value: "24h", doc: "Longest life of an allocation.",
+		set: duration(time.Minute, 30*day, func(f *File) *time.Duration { return &f.relay.Settings.MaxAge })},
+	{name: "relay.quota", value: "32", doc: "Allocations of one user at a time; a browser makes 6 to 12.",
+		set: integer(1, 65536, func(f *File) *int { return &f.relay.Settings.MaxAllocationsPerSubject })},
+	{name: "relay.max_permissions", value: "64", doc: "Permissions, and likewise channels, of one allocation.",
+		set: integer(1, 65536, func(f *File) *int { return &f.relay.Settings.MaxPermissions })},
+	{name: "relay.max_pending_streams", value: "4096", doc: "TCP and TLS connections that have made no allocation yet.",
+		set: integer(1, 1_000_000, func(f *File) *int { return &f.relay.Settings.MaxPendingStreams })},
+	{name: "relay.strict_channels", value: "false", doc: "Refuse channel numbers above 0x4FFF, as RFC 8656 12.2 says; older clients choose them.",
+		set: boolean(func(f *File) *bool { return &f.relay.Settings.StrictChannels })},
+	{name: "relay.listen.udp", value: "203.0.113.6:3478", kind: sample, missing: "none", doc: "TURN over UDP.",
+		set: each(parseAddress, func(f *File) *[]node.Address { return &f.relay.UDP })},
+	{name: "relay.listen.tcp", value: "203.0.113.6:3478", kind: sample, missing: "none", doc: "TURN over TCP.",
+		set: each(parseAddress, func(f *File) *[]node.Address { return &f.relay.TCP })},
+	{name: "relay.listen.tls", value: "203.0.113.6:443", kind: sample, missing: "none", doc: "TURN over TLS. Port 443 gets through most firewalls.",
+		set: each(parseAddress, func(f *File) *[]node.Address { return &f.relay.TLS })},
+	{name: "relay.tls.cert_file", value: "tls/relay.pem", kind: sample, missing: "proxy.tls.cert_file", doc: "The certificate and its chain, PEM.",
+		set: text("a file name", func(f *File) *string { return &f.relayTLS.cert })},
+	{name: "relay.tls.key_file", value: "tls/relay.key", kind: sample, missing: "proxy.tls.key_file", doc: "Its key, PEM, readable by this user, or by its group, only.",
+		set: text("a file name", func(f *File) *string { return &f.relayTLS.key })},
+
+	{name: "admin.listen", value: "127.0.0.1:9090", doc: "/metrics, /healthz and /readyz, without authentication: loopback only.",
+		set: adminAddress(func(f *File) *node.Address { return &f.node.Admin })},
+	{name: "log.level", value: "info", onHUP: true, doc: "From this level up: debug, info, warn or error.",
+		set: logLevel},
+	{name: "log.format", value: "text", doc: "text or json.",
+		set: choice(func(f *File) *string { return &f.LogFormat }, "text", "json")},
+}

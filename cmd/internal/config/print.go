@@ -1,0 +1,66 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+const printedHead = `# Configuration of epcscf serve: every key with its default and what it is for.
+# "Must be set": the key has no default, the value here is an example.
+# "Without it": the value here is an example too; leave the key out for what is said.
+# The names of files are relative to this file's folder. epcscf check -c FILE checks all.
+`
+
+// Print writes the annotated default file. It loads as it is printed, once the files that
+// it names are there.
+func Print(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString(printedHead)
+	for _, s := range sections {
+		depth := strings.Count(s.name, ".")
+		in := strings.Repeat("  ", depth)
+		if depth == 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "%s# %s\n%s%s:\n", in, s.doc, in, s.name[strings.LastIndexByte(s.name, '.')+1:])
+		if s.name == "keys" {
+			printKeyItem(&b)
+		}
+		for _, k := range table {
+			if i := strings.LastIndexByte(k.name, '.'); k.name[:i] == s.name {
+				k.print(&b, in+"  ", k.name[i+1:])
+			}
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (k key) print(b *strings.Builder, in, word string) {
+	doc := k.doc
+	switch k.kind {
+	case must:
+		doc += " Must be set."
+	case sample:
+		doc += " Without it: " + k.missing + "."
+	}
+	if k.onHUP {
+		doc += " Takes effect on SIGHUP."
+	}
+	v := k.value
+	if v == "" {
+		v = "[]"
+	}
+	fmt.Fprintf(b, "%s# %s\n%s%s: %s\n", in, doc, in, word, v)
+}
+
+func printKeyItem(b *strings.Builder) {
+	for i, item := range keyItems {
+		lead := "    "
+		if i == 0 {
+			lead = "  - "
+		}
+		fmt.Fprintf(b, "    # %s\n%s%s: %s\n", item.doc, lead, item.name, item.value)
+	}
+}
