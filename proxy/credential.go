@@ -71,25 +71,3 @@ func (p *Proxy) noCredential(id bindingIdentity, err error) (sipext.TurnCred, st
 	}
 	return unavailable(string(u.Reason), max(u.RetryAfter, time.Second)), label
 }
-
-// Why credentials are taken back.
-const (
-	causeDeregistered = "deregistered"
-	causeExpired      = "expired"
-	causeFlowLost     = "flow-lost"
-)
-
-// revoke tells the relay that credentials have lost their reason, and waits for it.
-func (p *Proxy) revoke(cause string, s turncred.Scope) {
-	if p.cfg.Provisioner == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(p.ctx, provisionTimeout)
-	defer cancel()
-	result := "done"
-	if err := p.cfg.Provisioner.Revoke(ctx, s); err != nil {
-		result = "error"
-		p.log.Error("credentials not revoked", "reason", cause, "err", err)
-	}
-	p.metrics.revocations.WithLabelValues(cause, result).Inc()
-}

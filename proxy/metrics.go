@@ -46,7 +46,7 @@ var methodLabels = []string{
 
 var credentialLabels = []string{"issued", "relay-unreachable", "limit", "disabled", "not-authorized", "error"}
 
-var revocationLabels = []string{causeDeregistered, causeExpired, causeFlowLost}
+var revocationLabels = []string{causeDeregistered, causeExpired, causeFlowLost, causeNetwork}
 
 type metrics struct {
 	flows         prometheus.Gauge
@@ -61,6 +61,7 @@ type metrics struct {
 	dropped       *prometheus.CounterVec // reason
 	credentials   *prometheus.CounterVec // result
 	revocations   *prometheus.CounterVec // cause, result
+	untold        prometheus.Gauge
 }
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -81,6 +82,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		dropped:       counter("sip_dropped_total", "SIP messages dropped without an answer.", "reason"),
 		credentials:   counter("credentials_total", "Answers to requests for a TURN credential.", "result"),
 		revocations:   counter("revocations_total", "Revocations told to the relay.", "cause", "result"),
+		untold:        prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_revocations_untold", Help: "Revocations that the relay has not heard yet."}),
 	}
 	m.zero()
 	if reg == nil {
@@ -88,7 +90,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{
 		m.flows, m.registrations, m.upgrades, m.refused, m.closed, m.malformed, m.requests,
-		m.responses, m.answered, m.dropped, m.credentials, m.revocations,
+		m.responses, m.answered, m.dropped, m.credentials, m.revocations, m.untold,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -120,8 +122,9 @@ func (m *metrics) zero() {
 		}
 	}
 	for _, l := range revocationLabels {
-		m.revocations.WithLabelValues(l, "done")
-		m.revocations.WithLabelValues(l, "error")
+		for _, result := range []string{revokedAtOnce, revokedLate, revokedLost} {
+			m.revocations.WithLabelValues(l, result)
+		}
 	}
 }
 

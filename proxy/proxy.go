@@ -31,6 +31,7 @@ type Proxy struct {
 	flows   flowTable
 	txs     txTable
 	regs    bindingTable
+	untold  untoldQueue
 	core    *coreLink
 	origins map[string]bool
 
