@@ -18,6 +18,18 @@ import (
 // Offer says when a 200 to REGISTER carries a credential.
 type Offer string
 
+// RouteMismatch says what becomes of a request whose Route is not the one it must have: the
+// Service-Route of the registration, or the route set of the dialog.
+type RouteMismatch string
+
+const (
+	// RouteReplace puts the right one in its place, as for a client that leaves it out
+	// (JsSIP and SIP.js ignore Service-Route).
+	RouteReplace RouteMismatch = "replace"
+	// RouteReject answers 400.
+	RouteReject RouteMismatch = "reject"
+)
+
 const (
 	// OfferOnRequest gives one to a WIC that asks, by header or option tag.
 	OfferOnRequest Offer = "on-request"
@@ -62,8 +74,14 @@ type Config struct {
 	AccessNetwork string
 	// Offer is OfferOnRequest by default.
 	Offer Offer
-	// FlowGrace is how long a lost flow's credentials stay good for new allocations, so
-	// that a client may reconnect (RFC 5626 §4.5 retries after 30 to 60 s); default 120 s.
+	// RouteMismatch is RouteReplace by default.
+	RouteMismatch RouteMismatch
+	// EmergencyRoute is where calls to urn:service:sos go, from WICs that have not registered
+	// too; nil: nowhere, see emergency.go.
+	EmergencyRoute *NextHop
+	// FlowGrace is how long a lost flow's calls go on and its credentials stay good for new
+	// allocations, so that a client may reconnect (RFC 5626 §4.5 retries after 30 to 60 s);
+	// default 120 s.
 	FlowGrace time.Duration
 	// FlowKey seals flow tokens; 32 bytes or more. The default is random: after a restart
 	// the tokens of before are then refused with 403 as forged, not with 430 as gone.
@@ -82,14 +100,20 @@ type Limits struct {
 	Headers     int   // header rows of a message; default 128
 	Line        int   // bytes of one header field; default 8 KiB
 
-	Flows        int // live flows; default 20,000
-	Queue        int // messages that wait for a slow WIC before its flow is closed; default 64
-	Transactions int // unanswered requests of one flow; default 64
-	Bindings     int // registrations of one flow; default 8
+	Flows           int // live flows; default 20,000
+	FlowsPerAddress int // of one IPv4 address or IPv6 /64; default 200, negative: no limit
+	Queue           int // messages that wait for a slow WIC before its flow is closed; default 64
+	Transactions    int // unanswered requests of one flow; default 64
+	Bindings        int // registrations of one flow; default 8
+	Dialogs         int // dialogs of one flow; default 64
+	Rate            int // requests a second of one flow; default 50, negative: no limit
+	Burst           int // requests of one flow at once; default 100
 
 	Register time.Duration // from the upgrade to the first REGISTER; default 30 s
 	Ping     time.Duration // between WebSocket pings; default 25 s, below the 30 s of common NATs and balancers
 	Write    time.Duration // for one message to a WIC; default 10 s
+	Read     time.Duration // for one message of a WIC, from its first octet; default 10 s
+	Answer   time.Duration // for a WIC to answer a request; default 128 s, 64 times TS 24.229's T1 of 2 s
 	TimerC   time.Duration // RFC 3261 §16.6 step 11: above 3 minutes; default 185 s
 }
 
@@ -108,6 +132,12 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Queue, 64)
 	setDefault(&l.Transactions, 64)
 	setDefault(&l.Bindings, 8)
+	setDefault(&l.FlowsPerAddress, 200)
+	setDefault(&l.Dialogs, 64)
+	setDefault(&l.Rate, 50)
+	setDefault(&l.Burst, 100)
+	setDefault(&l.Read, 10*time.Second)
+	setDefault(&l.Answer, 128*time.Second)
 	setDefault(&l.Register, 30*time.Second)
 	setDefault(&l.Ping, 25*time.Second)
 	setDefault(&l.Write, 10*time.Second)
@@ -135,6 +165,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("Offer is %q: use %q or %q", c.Offer, OfferOnRequest, OfferAlways)
 	case c.AccessNetwork != "" && !isAccessNetwork(c.AccessNetwork):
 		return fmt.Errorf("AccessNetwork is %q: want an access type or class of RFC 7315 §5.4, such as IEEE-802.11", c.AccessNetwork)
+	case c.RouteMismatch != "" && c.RouteMismatch != RouteReplace && c.RouteMismatch != RouteReject:
+		return fmt.Errorf("RouteMismatch is %q: use %q or %q", c.RouteMismatch, RouteReplace, RouteReject)
 	case c.FlowKey.Len() != 0 && c.FlowKey.Len() < turncred.MinSecretLen:
 		return fmt.Errorf("FlowKey has %d bytes, want %d or more", c.FlowKey.Len(), turncred.MinSecretLen)
 	}
@@ -146,6 +178,12 @@ func (c *Config) check() error {
 	if err := c.Core.check(c.NextHops); err != nil {
 		return err
 	}
+	if c.EmergencyRoute != nil {
+		if _, err := c.EmergencyRoute.uri(); err != nil {
+			return fmt.Errorf("EmergencyRoute is %q: %w", c.EmergencyRoute, err)
+		}
+	}
+	setDefault(&c.RouteMismatch, RouteReplace)
 	setDefault(&c.VisitedNetwork, c.Domain)
 	setDefault(&c.Offer, OfferOnRequest)
 	setDefault(&c.AccessNetwork, "Internet")

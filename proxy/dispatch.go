@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"strconv"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -66,16 +67,24 @@ func (p *Proxy) request(req *sip.Request, from peer) {
 	if from.flow != nil && from.flow.repeat(key) {
 		return
 	}
+	if from.flow != nil && !from.flow.withinRate() && !alwaysTaken(req) {
+		p.overLimit(req, from, limitRate, "Too many requests on this flow", 1)
+		return
+	}
 	t := p.newServerTx(req, from, key)
 	if t == nil {
-		retry := sip.NewHeader("Retry-After", "5")
-		_ = from.conn.WriteMsg(newReply(req).response(sip.StatusServiceUnavailable, "Too many open requests on this flow", retry))
+		p.overLimit(req, from, limitTransactions, "Too many open requests on this flow", 5)
 		return
 	}
 	if from.flow != nil {
 		sipext.StripOptionTag(req, tagSecAgree) // asked of us, and moot here
 	}
-	if r := checkProxied(req); r != nil {
+	t.loop = p.loopMark(req)
+	r := checkProxied(req)
+	if r == nil && p.loops(req, t.loop) {
+		r = &refusal{status: sip.StatusLoopDetected, phrase: "Loop Detected"}
+	}
+	if r != nil {
 		t.refuse(r)
 		return
 	}
@@ -94,6 +103,14 @@ func (p *Proxy) request(req *sip.Request, from peer) {
 	default:
 		p.fromWIC(t)
 	}
+}
+
+// overLimit answers a request without a transaction: a limit is no good that costs as much
+// as what it refuses.
+func (p *Proxy) overLimit(req *sip.Request, from peer, limit, phrase string, retry int) {
+	p.metrics.limited.WithLabelValues(limit).Inc()
+	p.metrics.answered.WithLabelValues(strconv.Itoa(sip.StatusServiceUnavailable)).Inc()
+	_ = from.conn.WriteMsg(newReply(req).response(sip.StatusServiceUnavailable, phrase, sip.NewHeader("Retry-After", strconv.Itoa(retry))))
 }
 
 // checkProxied makes the checks of RFC 3261 §16.3 that are left after sipext.Scan:
@@ -119,14 +136,15 @@ func (p *Proxy) ack(req *sip.Request, from peer) {
 	var to peer
 	r := checkProxied(req)
 	if r == nil && from.flow != nil {
-		if r = p.prepareFromWIC(from.flow, req); r == nil {
+		var on onward
+		if on, r = p.prepareFromWIC(from.flow, req); r == nil {
 			var err error
-			if to, err = p.core.peerFor(p.nextHop(req)); err != nil {
+			if to, err = p.core.peerFor(p.hopOf(req, on.emergency)); err != nil {
 				r = &refusal{}
 			}
 		}
 	} else if r == nil {
-		to, r = p.prepareToWIC(req)
+		to, _, r = p.prepareToWIC(req)
 	}
 	if r != nil {
 		p.metrics.dropped.WithLabelValues(dropUnroutable).Inc()

@@ -36,6 +36,13 @@ type Flow struct {
 	sawRegister atomic.Bool
 	ping        *time.Timer
 
+	// The reader's own.
+	bucket  bucket
+	reading bool // within a message
+	left    bool // the peer closed with a close frame, of its own accord
+
+	dialogs flowDialogs // guarded by dialogTable.mu
+
 	mu      sync.Mutex // guards what follows
 	queue   []outgoing
 	writing bool        // a writer runs
@@ -65,7 +72,12 @@ var _ sip.Connection = (*Flow)(nil)
 func (p *Proxy) newFlow(ws *websocket.Conn, remote, origin string) *Flow {
 	f := &Flow{p: p, ws: ws, remote: remote, origin: origin, since: p.cfg.Now(), done: make(chan struct{})}
 	ws.SetReadLimit(p.cfg.Limits.MessageSize)
-	ws.SetPongHandler(func(string) error { return f.extend() })
+	ws.SetPongHandler(func(string) error {
+		if f.reading {
+			return nil // pongs do not buy a slow writer more time
+		}
+		return f.extend()
+	})
 	p.flows.add(f, p.tokens.seal)
 	p.metrics.flows.Inc()
 	f.mu.Lock()
@@ -98,7 +110,7 @@ func (f *Flow) readLoop() string {
 		}
 		buf := readBuffers.Get().(*bytes.Buffer)
 		buf.Reset()
-		if _, err = io.Copy(buf, r); err == nil {
+		if err = f.readMessage(buf, r); err == nil {
 			err = f.extend()
 		}
 		if err == nil && !f.isEnding() {
@@ -109,6 +121,20 @@ func (f *Flow) readLoop() string {
 			return f.readFailure(err)
 		}
 	}
+}
+
+// readMessage reads a message within its time. Before the first REGISTER the time for that
+// goes on.
+func (f *Flow) readMessage(buf *bytes.Buffer, r io.Reader) error {
+	f.reading = true
+	if f.sawRegister.Load() && !f.isEnding() {
+		_ = f.ws.SetReadDeadline(time.Now().Add(f.p.cfg.Limits.Read))
+	}
+	_, err := io.Copy(buf, r)
+	if err == nil {
+		f.reading = false
+	}
+	return err
 }
 
 // message takes one WebSocket message: a keep-alive, or one SIP message (RFC 7118 §5).
@@ -132,9 +158,12 @@ func (f *Flow) readFailure(err error) string {
 	case errors.As(err, &netErr) && netErr.Timeout() && !f.sawRegister.Load():
 		f.lastWord(websocket.ClosePolicyViolation, "no REGISTER in time")
 		return closedUnregister
+	case errors.As(err, &netErr) && netErr.Timeout() && f.reading:
+		return closedSlowWrite
 	case errors.As(err, &netErr) && netErr.Timeout():
 		return closedIdle
 	}
+	f.left = !f.isEnding() && websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseGoingAway, websocket.CloseNoStatusReceived)
 	return closedByPeer
 }
 
@@ -291,6 +320,8 @@ func (f *Flow) finish(reason string) {
 	reason = f.reason
 	f.mu.Unlock()
 	f.p.flowLost(f)
+	f.p.dialogsLost(f, f.left)
+	f.p.sources.leave(addressOf(f.remote))
 	f.p.metrics.flows.Dec()
 	f.p.metrics.closed.WithLabelValues(reason).Inc()
 	f.p.log.Info("flow ended", "flow", f.id, "reason", reason, "remote", f.remote)

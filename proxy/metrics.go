@@ -13,6 +13,7 @@ const (
 	refusedNoOrigin    = "no-origin"
 	refusedSubprotocol = "subprotocol"
 	refusedFlows       = "flow-limit"
+	refusedAddress     = "address-limit"
 	refusedDraining    = "shutting-down"
 	refusedHandshake   = "handshake"
 )
@@ -24,6 +25,8 @@ const (
 	closedSlow       = "slow-reader"
 	closedWrite      = "write-error"
 	closedIdle       = "idle"
+	closedSlowWrite  = "slow-writer"
+	closedFlood      = "flood"
 	closedOversize   = "oversize"
 	closedMalformed  = "malformed"
 	closedUnregister = "no-register"
@@ -62,6 +65,8 @@ type metrics struct {
 	credentials   *prometheus.CounterVec // result
 	revocations   *prometheus.CounterVec // cause, result
 	untold        prometheus.Gauge
+	limited       *prometheus.CounterVec // reason
+	released      prometheus.Counter
 }
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -83,6 +88,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		credentials:   counter("credentials_total", "Answers to requests for a TURN credential.", "result"),
 		revocations:   counter("revocations_total", "Revocations told to the relay.", "cause", "result"),
 		untold:        prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_revocations_untold", Help: "Revocations that the relay has not heard yet."}),
+		limited:       counter("sip_limited_total", "SIP messages of WICs that a limit refused.", "reason"),
+		released:      prometheus.NewCounter(prometheus.CounterOpts{Name: "epcscf_calls_released_total", Help: "Calls that the edge ended with BYE."}),
 	}
 	m.zero()
 	if reg == nil {
@@ -91,6 +98,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.flows, m.registrations, m.upgrades, m.refused, m.closed, m.malformed, m.requests,
 		m.responses, m.answered, m.dropped, m.credentials, m.revocations, m.untold,
+		m.limited, m.released,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -106,10 +114,11 @@ func (m *metrics) zero() {
 			v.WithLabelValues(l)
 		}
 	}
-	each(m.refused, refusedTLS, refusedOrigin, refusedNoOrigin, refusedSubprotocol, refusedFlows, refusedDraining, refusedHandshake)
-	each(m.closed, closedByPeer, closedShutdown, closedSlow, closedWrite, closedIdle, closedOversize, closedMalformed, closedUnregister, closedUTF8)
+	each(m.refused, refusedTLS, refusedOrigin, refusedNoOrigin, refusedSubprotocol, refusedFlows, refusedAddress, refusedDraining, refusedHandshake)
+	each(m.closed, closedByPeer, closedShutdown, closedSlow, closedWrite, closedIdle, closedSlowWrite, closedFlood, closedOversize, closedMalformed, closedUnregister, closedUTF8)
 	each(m.dropped, dropStray, dropMalformed, dropUnroutable, dropBacklog, dropCoreInvalid)
 	each(m.credentials, credentialLabels...)
+	each(m.limited, limitLabels...)
 	for _, f := range sipext.Faults {
 		m.malformed.WithLabelValues(string(f))
 	}

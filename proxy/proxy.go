@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,6 +30,8 @@ type Proxy struct {
 	parser  *sip.Parser
 	tokens  *tokenSealer
 	flows   flowTable
+	dialogs dialogTable
+	sources addressTable
 	txs     txTable
 	regs    bindingTable
 	untold  untoldQueue
@@ -36,6 +39,7 @@ type Proxy struct {
 	origins map[string]bool
 
 	upgrader websocket.Upgrader
+	loopSeed maphash.Seed
 
 	ctx    context.Context // ends with Close: every wait of ours selects on it
 	cancel context.CancelFunc
@@ -64,7 +68,10 @@ func New(cfg Config) (*Proxy, error) {
 	for _, o := range cfg.Origins {
 		p.origins[o] = true
 	}
+	p.loopSeed = maphash.MakeSeed()
 	p.flows.init()
+	p.dialogs.init()
+	p.sources.init()
 	p.txs.init()
 	p.regs.init()
 	p.core = newCoreLink(p)

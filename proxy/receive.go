@@ -51,6 +51,10 @@ func (p *Proxy) receive(f *Flow, data []byte) {
 	m, raw, err := parse(p.parser, data, p.cfg.Limits.scan())
 	var bad *sipext.MalformedError
 	if errors.As(err, &bad) {
+		if !f.withinRate() {
+			p.metrics.limited.WithLabelValues(limitFlood).Inc()
+			return
+		}
 		p.refuseMalformed(f, raw, bad)
 		return
 	}

@@ -217,6 +217,7 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Res
 	}
 	reg.armExpiry()
 	if old == nil {
+		p.adoptDialogs(id.key(), f) // of the flow that the device has had before
 		p.log.Info("registered", "flow", f.id, "impu", string(r.aor), "expires", life)
 	}
 	return reg

@@ -94,7 +94,7 @@ func (p *Proxy) relay(t *serverTx, c *clientTx, edit func(*sip.Response)) {
 			}
 		case <-w.lost: // the caller's flow has gone while it rang
 			w.lost = nil
-			w.cancel(nil)
+			w.cancel(reasonRow(reasonFlowLost))
 		case <-gone:
 			c.Terminate()
 			t.answer(statusFlowFailed, "Flow Failed")
@@ -181,40 +181,11 @@ func (w *waiting) timedOut() bool {
 
 // sendCancel builds the CANCEL of RFC 3261 §9.1 from the request that was sent.
 func (p *Proxy) sendCancel(c *clientTx, reasons []sip.Header) {
-	inv := c.Origin()
-	req := sip.NewRequest(sip.CANCEL, inv.Recipient)
-	req.AppendHeader(inv.Via().Clone())
-	for _, name := range []string{"Route", "From", "To", "Call-ID"} {
-		for _, h := range sipext.Rows(inv, name) {
-			req.AppendHeader(h)
-		}
-	}
-	req.AppendHeader(&sip.CSeqHeader{SeqNo: inv.CSeq().SeqNo, MethodName: sip.CANCEL})
-	hops := sip.MaxForwardsHeader(70)
-	req.AppendHeader(&hops)
+	req := followUp(c.Origin(), sip.CANCEL)
 	for _, h := range reasons { // RFC 3326 §2
 		req.AppendHeader(h)
 	}
-	req.SetBody(nil)
-	cancel, err := p.startClientTx(req, c.to, nil, nil)
-	if err != nil {
-		return
-	}
-	p.start(func() {
-		defer cancel.Terminate()
-		for {
-			select {
-			case res := <-cancel.Responses():
-				if res.StatusCode >= 200 {
-					return
-				}
-			case <-cancel.Done():
-				return
-			case <-p.ctx.Done():
-				return
-			}
-		}
-	})
+	p.sendAlone(req, c.to)
 }
 
 // noResponse ends a request whose client transaction ended without a final response.
@@ -228,6 +199,9 @@ func (t *serverTx) noResponse(c *clientTx) {
 		t.answer(sip.StatusGatewayTimeout, "Server Time-out")
 	default:
 		// RFC 4320 §4.2: no 408 to a non-INVITE; its sender times out by itself.
+		if t.watch != nil {
+			t.watch.unanswered()
+		}
 		t.Terminate()
 	}
 }

@@ -79,13 +79,24 @@ func (p *Proxy) recordRoute(req *sip.Request, f *Flow, towardWIC bool) {
 	}
 }
 
+// onward says how a WIC's request goes on.
+type onward struct {
+	emergency bool    // to the emergency route, not to the core
+	watch     watcher // of its responses; may be nil
+}
+
 // fromWIC forwards a request of a registered WIC to the core (TS 24.229 5.2.6.3).
 func (p *Proxy) fromWIC(t *serverTx) {
-	if r := p.prepareFromWIC(t.from.flow, t.req); r != nil {
+	on, r := p.prepareFromWIC(t.from.flow, t.req)
+	t.watch = on.watch
+	if r != nil {
 		t.refuse(r)
 		return
 	}
-	to, err := p.core.peerFor(p.nextHop(t.req))
+	if on.emergency {
+		t.from.flow.sawRegister.Store(true) // who calls for help need not register in time
+	}
+	to, err := p.core.peerFor(p.hopOf(t.req, on.emergency))
 	if err != nil {
 		t.undeliverable(peer{}, err)
 		return
@@ -94,29 +105,106 @@ func (p *Proxy) fromWIC(t *serverTx) {
 }
 
 // prepareFromWIC rewrites a request of a WIC for the core, or says why not.
-func (p *Proxy) prepareFromWIC(f *Flow, req *sip.Request) *refusal {
+func (p *Proxy) prepareFromWIC(f *Flow, req *sip.Request) (onward, *refusal) {
+	if toTag(req) != "" {
+		return p.prepareWithin(f, req)
+	}
+	on := onward{emergency: p.routesEmergency(req)}
 	reg := f.registrationFor(aor(&req.From().Address))
-	if reg == nil {
-		return &refusal{status: sip.StatusForbidden, phrase: "Not registered on this flow"}
+	if reg == nil && !on.emergency {
+		return on, &refusal{status: sip.StatusForbidden, phrase: "Not registered on this flow"}
+	}
+	route, r := p.initialRoute(req, reg, on.emergency)
+	if r != nil {
+		return on, r
+	}
+	if makesDialogs(req.Method) {
+		w, r := p.form(f, req, true)
+		if r != nil {
+			return on, r
+		}
+		w.emergency = on.emergency
+		if reg != nil {
+			w.binding = reg.identity().key()
+		}
+		on.watch = w
 	}
 	preferred := elements(req, "P-Preferred-Identity")
 	fromUE(req)
-	sipext.Strip(req, "P-Preferred-Identity")
-	if toTag(req) != "" {
-		if r := p.popRoutesFromWIC(req); r != nil {
-			return r
-		}
-	} else {
-		// The stored Service-Route, whatever Route the client has chosen or left out: JsSIP
-		// and SIP.js ignore Service-Route (RFC 3608 §6.1; TS 24.229 5.2.6.3.3).
-		setRows(req, "Route", reg.serviceRoute...)
+	sipext.Strip(req, "P-Preferred-Identity", "Record-Route") // a WIC is no proxy
+	setRows(req, "Route", route...)
+	if reg != nil {
 		// RFC 3325 §5: we assert who sent this, from the registration and never from From.
 		reg.vouch(req, preferred)
-		req.AppendHeader(sip.NewHeader("P-Charging-Vector", p.chargingVector()))
 	}
+	req.AppendHeader(sip.NewHeader("P-Charging-Vector", p.chargingVector()))
 	decrementHops(req)
 	p.recordRoute(req, f, false)
-	return nil
+	return on, nil
+}
+
+// initialRoute is the Route of a request outside dialogs: the stored Service-Route, whatever
+// the client has chosen or left out, or 400 (RFC 3608 §6.1; TS 24.229 5.2.6.3.3, 5.2.6.3.7,
+// known to us by digests). Without a Service-Route there is none, and the next hop decides.
+func (p *Proxy) initialRoute(req *sip.Request, reg *Registration, emergency bool) ([]string, *refusal) {
+	if emergency {
+		return []string{p.emergencyRoute()}, nil
+	}
+	if p.cfg.RouteMismatch == RouteReject && !sameRoutes(p.beyondOutboundProxy(elements(req, "Route")), reg.serviceRoute) {
+		return nil, p.wrongRoute("Route is not the Service-Route")
+	}
+	return reg.serviceRoute, nil
+}
+
+func (p *Proxy) wrongRoute(text string) *refusal {
+	return &refusal{status: sip.StatusBadRequest, phrase: text, extra: []sip.Header{p.warning(text)}}
+}
+
+// beyondOutboundProxy takes this edge off the top of a preloaded Route: as the core knows it,
+// or as WICs do, by whatever name they have reached it, which is a WebSocket URI.
+func (p *Proxy) beyondOutboundProxy(routes []string) []string {
+	if len(routes) == 0 {
+		return routes
+	}
+	if _, own := p.ownRoute(routes[0]); own {
+		return routes[1:]
+	}
+	u, _ := parseURI(routes[0])
+	if transport, _ := u.UriParams.Get("transport"); strings.EqualFold(transport, "ws") || strings.EqualFold(transport, "wss") {
+		return routes[1:]
+	}
+	return routes
+}
+
+// prepareWithin rewrites a WIC's request within a dialog (TS 24.229 5.2.6.3.5, known to us by
+// digests): only who takes part may send one, and only by the dialog's route. The dialog
+// itself is the permission, so that a BYE passes after the registration has ended.
+func (p *Proxy) prepareWithin(f *Flow, req *sip.Request) (onward, *refusal) {
+	given := elements(req, "Route")
+	if len(given) > 0 {
+		if own, ok := p.ownRoute(given[0]); ok && own.ws {
+			if _, err := p.tokens.open(own.token); errors.Is(err, errTokenForged) {
+				return onward{}, &refusal{status: sip.StatusForbidden, phrase: "Forged flow token"}
+			}
+		}
+	}
+	d, route, r := p.dialogFromWIC(f, req)
+	if r != nil {
+		return onward{}, r
+	}
+	if p.cfg.RouteMismatch == RouteReject && !sameRoutes(p.beyondUs(given), route) {
+		return onward{}, p.wrongRoute("Route is not the dialog's")
+	}
+	on := onward{emergency: d.emergency}
+	if req.Method != sip.ACK {
+		on.watch = p.watchWithin(d, req, true)
+	}
+	fromUE(req)
+	sipext.Strip(req, "P-Preferred-Identity", "Record-Route")
+	setRows(req, "Route", route...)
+	decrementHops(req)
+	p.recordRoute(req, f, false)
+	return on, nil
 }
 
 // chargingVector opens a charging correlation (RFC 7315 §4.6; type 1 orig-ioi).
@@ -125,18 +213,13 @@ func (p *Proxy) chargingVector() string {
 	return fmt.Sprintf(`icid-value="%s";icid-generated-at=%s;orig-ioi="Type 1%s"`, rand.Text(), host, p.cfg.VisitedNetwork)
 }
 
-// popRoutesFromWIC removes our two Record-Route entries from the top of a dialog's route
-// set: the one that faces the WIC and its twin. Not more: in a call between two WICs of
-// this edge through a core that stays out of the route, the next entries are ours as well,
-// of the other leg.
-func (p *Proxy) popRoutesFromWIC(req *sip.Request) *refusal {
-	routes := elements(req, "Route")
+// beyondUs takes our two Record-Route entries off the top of a WIC's route set: the one
+// that faces the WIC and its twin. Not more: in a call between two WICs of this edge through
+// a core that stays out of the route, the next entries are ours as well, of the other leg.
+func (p *Proxy) beyondUs(routes []string) []string {
 	rest := routes
 	if len(rest) > 0 {
 		if own, ok := p.ownRoute(rest[0]); ok && own.ws {
-			if _, err := p.tokens.open(own.token); errors.Is(err, errTokenForged) {
-				return &refusal{status: sip.StatusForbidden, phrase: "Forged flow token"}
-			}
 			rest = rest[1:]
 		}
 	}
@@ -145,13 +228,20 @@ func (p *Proxy) popRoutesFromWIC(req *sip.Request) *refusal {
 			rest = rest[1:]
 		}
 	}
-	setRows(req, "Route", rest...)
-	return nil
+	return rest
+}
+
+// hopOf is where a WIC's request goes.
+func (p *Proxy) hopOf(req *sip.Request, emergency bool) NextHop {
+	if emergency {
+		return *p.cfg.EmergencyRoute
+	}
+	return p.nextHop(req)
 }
 
 // nextHop is the core, always: a WIC that writes its own Route or Request-URI must not
 // make us send to an address of its choice. The one exception is a route that leads back
-// to ourselves, see popRoutesFromWIC.
+// to ourselves, see beyondUs.
 func (p *Proxy) nextHop(req *sip.Request) NextHop {
 	if routes := elements(req, "Route"); len(routes) > 0 {
 		if own, ok := p.ownRoute(routes[0]); ok && !own.ws {
@@ -167,7 +257,8 @@ func (p *Proxy) toWIC(t *serverTx) {
 		t.answer(sip.StatusOK, "OK", capabilities()...) // the core asks whether we live
 		return
 	}
-	to, r := p.prepareToWIC(t.req)
+	to, watch, r := p.prepareToWIC(t.req)
+	t.watch = watch
 	if r != nil {
 		t.refuse(r)
 		return
@@ -178,27 +269,64 @@ func (p *Proxy) toWIC(t *serverTx) {
 
 // prepareToWIC finds the flow and rewrites a request of the core for it. A WIC's contact
 // is something.invalid, so there is nothing to look up: no token, no way.
-func (p *Proxy) prepareToWIC(req *sip.Request) (peer, *refusal) {
+func (p *Proxy) prepareToWIC(req *sip.Request) (peer, watcher, *refusal) {
 	token, rest := p.popRoutesFromCore(elements(req, "Route"))
 	if token == "" {
-		return peer{}, &refusal{status: sip.StatusNotFound, phrase: "No flow token in Route"}
+		return peer{}, nil, &refusal{status: sip.StatusNotFound, phrase: "No flow token in Route"}
 	}
 	id, err := p.tokens.open(token)
 	switch {
 	case errors.Is(err, errTokenForged):
-		return peer{}, &refusal{status: sip.StatusForbidden, phrase: "Forged flow token"}
+		return peer{}, nil, &refusal{status: sip.StatusForbidden, phrase: "Forged flow token"}
 	case err != nil:
-		return peer{}, &refusal{status: statusFlowFailed, phrase: "Flow Failed"}
+		return peer{}, nil, &refusal{status: statusFlowFailed, phrase: "Flow Failed"}
 	}
-	f := p.flows.get(id)
+	f, d := p.flows.get(id), (*dialog)(nil)
+	if toTag(req) != "" {
+		var r *refusal
+		if f, d, r = p.dialogToWIC(id, req); r != nil {
+			return peer{}, nil, r
+		}
+	}
 	if f == nil || f.isEnding() {
-		return peer{}, &refusal{status: statusFlowFailed, phrase: "Flow Failed"}
+		return peer{}, nil, &refusal{status: statusFlowFailed, phrase: "Flow Failed"}
+	}
+	var watch watcher
+	var forms *forming
+	switch {
+	case d != nil && req.Method != sip.ACK:
+		watch = p.watchWithin(d, req, false)
+	case d == nil && makesDialogs(req.Method):
+		w, r := p.form(f, req, false)
+		if r != nil {
+			return peer{}, nil, r
+		}
+		w.route, w.binding = elements(req, "Record-Route"), f.bindingOf(req)
+		watch, forms = w, w
 	}
 	setRows(req, "Route", rest...)
 	toUE(req)
 	decrementHops(req)
 	p.recordRoute(req, f, true)
-	return peer{flow: f, conn: f, transport: "WSS"}, nil
+	if forms != nil {
+		forms.recorded = elements(req, "Record-Route")
+	}
+	return peer{flow: f, conn: f, transport: "WSS"}, watch, nil
+}
+
+// bindingOf is the device that a request toward a WIC is for.
+func (f *Flow) bindingOf(req *sip.Request) bindingKey {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.regs {
+		if sameURI(r.contact, req.Recipient.String()) {
+			return r.identity().key()
+		}
+	}
+	if len(f.regs) > 0 {
+		return f.regs[0].identity().key()
+	}
+	return bindingKey{}
 }
 
 // popRoutesFromCore takes our Path, or our two Record-Route entries, from the top.

@@ -1,12 +1,15 @@
 package proxy
 
 import (
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
 	"github.com/gorilla/websocket"
@@ -56,6 +59,7 @@ func TestTorture(t *testing.T) {
 		want, refused := refusedTorture[name]
 		raw, _ := sipext.Scan([]byte(msg), sipext.Limits{})
 		callID, _ := raw.Get("Call-ID")
+		r.proxy.seedDialog(raw)
 		ours := func(m sip.Message) bool { return callID == "" || m.CallID() != nil && m.CallID().Value() == callID }
 		if err := w.ws.WriteMessage(websocket.BinaryMessage, []byte(msg)); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -85,6 +89,21 @@ func TestTorture(t *testing.T) {
 			t.Errorf("more reached the core:\n%s", req)
 		}
 	}
+}
+
+// seedDialog makes the dialog that a message claims to be of, for the newest flow: several
+// of the messages are requests within one.
+func (p *Proxy) seedDialog(raw sipext.Raw) {
+	m, err := sip.ParseMessage(raw.Bytes())
+	req, ok := m.(*sip.Request)
+	if err != nil || !ok || req.To() == nil || req.From() == nil || req.CallID() == nil || toTag(req) == "" {
+		return
+	}
+	flows := p.flows.all()
+	f := slices.MaxFunc(flows, func(a, b *Flow) int { return cmp.Compare(a.id, b.id) })
+	p.dialogs.mu.Lock()
+	defer p.dialogs.mu.Unlock()
+	p.dialogs.addLocked(&dialog{id: idFromWIC(req), flow: f, expires: time.Now().Add(time.Hour)})
 }
 
 // await returns the next request at the core, which must have that Call-ID.
@@ -138,6 +157,7 @@ func fuzzEdge(t testing.TB) (*Proxy, *Flow) {
 	f := &Flow{p: p}
 	p.flows.add(f, p.tokens.seal)
 	f.regs = []*Registration{{p: p, flow: f, aor: "sip:alice@ims.test", serviceRoute: []string{"<sip:orig@scscf.ims.test;lr>"}}}
+	p.dialogs.addLocked(&dialog{id: dialogID{"1", "1", "2"}, flow: f, route: []string{"<sip:scscf.ims.test;lr>"}, expires: time.Now().Add(time.Hour)})
 	return p, f
 }
 
@@ -161,7 +181,14 @@ func FuzzInbound(f *testing.F) {
 			fromUE(m.(*sip.Response))
 			return
 		}
-		if checkProxied(req) != nil || p.prepareFromWIC(flow, req) != nil {
+		if checkProxied(req) != nil {
+			return
+		}
+		on, r := p.prepareFromWIC(flow, req)
+		if on.watch != nil {
+			on.watch.unanswered()
+		}
+		if r != nil {
 			return
 		}
 		p.pushVia(req, peer{transport: "UDP"}, "")

@@ -218,6 +218,9 @@ func (t *serverTx) answer(status int, phrase string, extra ...sip.Header) {
 		t.p.metrics.answered.WithLabelValues(strconv.Itoa(status)).Inc()
 		t.p.log.Debug("request refused", "flow", t.from.id(), "method", string(t.req.Method), "status", status, "reason", phrase)
 	}
+	if status >= 200 && t.watch != nil {
+		t.watch.unanswered()
+	}
 	t.send(t.reply.response(status, phrase, extra...))
 }
 
@@ -258,7 +261,11 @@ func (p *Proxy) startClientTx(req *sip.Request, to peer, watch watcher, onLate f
 	req.SetTransport(to.transport)
 	key := clientKey(to.id(), req)
 	c := &clientTx{to: to, watch: watch, in: make(chan *sip.Response, 16)}
-	c.clientMachine = sip.NewClientTx(key.id, req, ackTrimmer{to.conn}, p.log)
+	if to.flow != nil {
+		c.clientMachine = newWICTx(req, to.conn, p.cfg.Limits.Answer)
+	} else {
+		c.clientMachine = sip.NewClientTx(key.id, req, ackTrimmer{to.conn}, p.log)
+	}
 	c.OnTerminate(func(string, error) {
 		p.txs.mu.Lock()
 		delete(p.txs.clients, key)

@@ -45,6 +45,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ws, err := p.upgrader.Upgrade(w, r, nil) // answers for itself where it fails
 	if err != nil {
+		p.sources.leave(addressOf(r.RemoteAddr))
 		p.metrics.refused.WithLabelValues(refusedHandshake).Inc()
 		p.log.Info("upgrade refused", "reason", refusedHandshake, "remote", r.RemoteAddr, "err", err)
 		return
@@ -57,7 +58,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit decides on an upgrade; an empty reason admits.
+// admit decides on an upgrade; an empty reason admits, and counts the flow's address.
 func (p *Proxy) admit(r *http.Request) (reason string, status int, text string) {
 	switch origin := r.Header.Get("Origin"); {
 	case r.TLS == nil:
@@ -76,6 +77,8 @@ func (p *Proxy) admit(r *http.Request) (reason string, status int, text string) 
 		return refusedDraining, http.StatusServiceUnavailable, "the server is shutting down: connect again in a moment"
 	case p.flows.len() >= p.cfg.Limits.Flows:
 		return refusedFlows, http.StatusServiceUnavailable, "the server has as many connections as it takes: try again later"
+	case !p.sources.enter(addressOf(r.RemoteAddr), p.cfg.Limits.FlowsPerAddress):
+		return refusedAddress, http.StatusServiceUnavailable, "this address has as many connections as one may have: close some, or try again later"
 	}
 	return "", 0, ""
 }
