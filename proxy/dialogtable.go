@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // dialogTable holds the dialogs of all flows. A flow without dialogs has nothing in it.
@@ -17,9 +19,11 @@ type dialogTable struct {
 	forming map[dialogID]*forming
 	// byBinding finds the dialogs of a device that comes back on another flow.
 	byBinding map[bindingKey][]*dialog
+	count     prometheus.Gauge
 }
 
-func (t *dialogTable) init() {
+func (t *dialogTable) init(count prometheus.Gauge) {
+	t.count = count
 	t.byID, t.forming, t.byBinding = map[dialogID]*dialog{}, map[dialogID]*forming{}, map[bindingKey][]*dialog{}
 }
 
@@ -51,18 +55,13 @@ func (t *dialogTable) reserve(f *Flow, limit int, now time.Time) bool {
 	return true
 }
 
-func (t *dialogTable) unreserve(f *Flow) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	f.dialogs.forming--
-}
-
 // addLocked enters a dialog; it reports false where the identity is taken or the flow lost.
 func (t *dialogTable) addLocked(d *dialog) bool {
 	if t.byID[d.id] != nil || d.flow.dialogs.lost {
 		return false
 	}
 	t.byID[d.id] = d
+	t.count.Inc()
 	d.flow.dialogs.all = append(d.flow.dialogs.all, d)
 	if d.binding != (bindingKey{}) {
 		t.byBinding[d.binding] = append(t.byBinding[d.binding], d)
@@ -75,6 +74,7 @@ func (t *dialogTable) removeLocked(d *dialog) {
 		return
 	}
 	delete(t.byID, d.id)
+	t.count.Dec()
 	d.flow.dialogs.all = without(d.flow.dialogs.all, d)
 	if d.binding == (bindingKey{}) {
 		return
@@ -148,11 +148,4 @@ func (t *dialogTable) take(f *Flow, of *bindingKey) []*dialog {
 		t.removeLocked(d)
 	}
 	return all
-}
-
-// len is the number of dialogs, for the gauge.
-func (t *dialogTable) len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.byID)
 }

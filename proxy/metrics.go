@@ -54,6 +54,7 @@ var revocationLabels = []string{causeDeregistered, causeExpired, causeFlowLost, 
 type metrics struct {
 	flows         prometheus.Gauge
 	registrations prometheus.Gauge
+	dialogs       prometheus.Gauge
 	upgrades      prometheus.Counter
 	refused       *prometheus.CounterVec // reason
 	closed        *prometheus.CounterVec // reason
@@ -77,6 +78,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		flows:         prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_flows", Help: "Live WebSocket flows."}),
 		registrations: prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_registrations", Help: "Live registrations on flows."}),
+		dialogs:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_dialogs", Help: "Dialogs of WICs that the edge keeps a record of."}),
 		upgrades:      prometheus.NewCounter(prometheus.CounterOpts{Name: "epcscf_upgrades_total", Help: "WebSocket upgrades accepted."}),
 		refused:       counter("upgrades_refused_total", "WebSocket upgrades refused.", "reason"),
 		closed:        counter("flows_closed_total", "Flows ended.", "reason"),
@@ -98,7 +100,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.flows, m.registrations, m.upgrades, m.refused, m.closed, m.malformed, m.requests,
 		m.responses, m.answered, m.dropped, m.credentials, m.revocations, m.untold,
-		m.limited, m.released,
+		m.limited, m.released, m.dialogs,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

@@ -70,7 +70,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p.loopSeed = maphash.MakeSeed()
 	p.flows.init()
-	p.dialogs.init()
+	p.dialogs.init(m.dialogs)
 	p.sources.init()
 	p.txs.init()
 	p.regs.init()
