@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -35,18 +36,7 @@ func TestPrintedFileLoads(t *testing.T) {
 			t.Errorf("without its files: %v", f)
 		}
 	}
-	dir := filepath.Dir(name)
-	for _, sub := range []string{"secrets", "tls"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ca := testpki.NewCA(t, dir)
-	ca.Issue(t, filepath.Join(dir, "tls"), "proxy", time.Now().Add(90*24*time.Hour), "edge.ims.example")
-	ca.Issue(t, filepath.Join(dir, "tls"), "relay", time.Now().Add(90*24*time.Hour), "turn.ims.example")
-	for _, secret := range []string{"deployment.key", "k1.key"} {
-		write(t, filepath.Join(dir, "secrets"), secret, strings.Repeat("s", 64), 0o600)
-	}
+	lay(t, filepath.Dir(name))
 	f, err := Load(name, "")
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +46,40 @@ func TestPrintedFileLoads(t *testing.T) {
 	}
 	if missing := f.missingKeys(); len(missing) > 0 {
 		t.Errorf("the printed file lacks %q", missing)
+	}
+}
+
+// lay puts the files that the printed file names into its folder.
+func lay(t *testing.T, dir string) {
+	t.Helper()
+	for _, sub := range []string{"secrets", "tls"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ca := testpki.NewCA(t, dir)
+	ca.Issue(t, filepath.Join(dir, "tls"), "proxy", time.Now().Add(90*24*time.Hour), "edge.ims.example", "turn.ims.example")
+	ca.Issue(t, filepath.Join(dir, "tls"), "relay", time.Now().Add(90*24*time.Hour), "turn.ims.example")
+	for _, secret := range []string{"deployment.key", "k1.key"} {
+		write(t, filepath.Join(dir, "secrets"), secret, strings.Repeat("s", 64), 0o600)
+	}
+}
+
+// What the README says is enough, is.
+func TestFileOfTheREADMELoads(t *testing.T) {
+	readme, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(readme), "```yaml\n")
+	text, _, ok := strings.Cut(text, "```")
+	if !ok {
+		t.Fatal("the README shows no file")
+	}
+	dir := t.TempDir()
+	lay(t, dir)
+	if _, err := Load(write(t, dir, "epcscf.yaml", text, 0o644), ""); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -92,6 +116,26 @@ func TestEveryKeyIsExplained(t *testing.T) {
 		}
 		if (k.kind == sample) != (k.missing != "") {
 			t.Errorf("%s: what its absence means is for a sample to say, and only for it", k.name)
+		}
+	}
+}
+
+// A limit that is new in the edge or the relay wants a key here: after the defaults none is zero.
+func TestEveryLimitHasAKey(t *testing.T) {
+	f := &File{}
+	f.setDefaults()
+	for name, settings := range map[string]any{"proxy.Limits": f.node.Proxy.Limits, "proxy.Core": f.node.Proxy.Core, "relay.Config": f.relay.Settings} {
+		v := reflect.ValueOf(settings)
+		for i := range v.NumField() {
+			if v.Type().Field(i).Name == "TLSPort" { // follows from a listener's address
+				continue
+			}
+			switch v.Field(i).Kind() {
+			case reflect.Int, reflect.Int64, reflect.Uint16: // durations are int64
+				if v.Field(i).IsZero() {
+					t.Errorf("%s.%s has no key", name, v.Type().Field(i).Name)
+				}
+			}
 		}
 	}
 }

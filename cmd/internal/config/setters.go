@@ -8,6 +8,7 @@ import (
 
 	"epcscf/cmd/internal/node"
 	"epcscf/proxy"
+	"epcscf/sipext"
 )
 
 // setter puts a value where it belongs, or returns the Fault of it.
@@ -32,6 +33,19 @@ func integer[T ~int | ~int64 | ~uint16](least, most int64, to func(*File) *T) se
 		i, err := v.integer(least, most)
 		*to(f) = T(i)
 		return err
+	}
+}
+
+// unlimited is integer with 0 for no limit, which the edge writes as a negative number.
+func unlimited(most int64, to func(*File) *int) setter {
+	return func(f *File, v value) error {
+		if err := integer(0, most, to)(f, v); err != nil {
+			return err
+		}
+		if *to(f) == 0 {
+			*to(f) = -1
+		}
+		return nil
 	}
 }
 
@@ -253,6 +267,32 @@ func parseNextHop(v value) (proxy.NextHop, error) {
 func parseServer(v value) (netip.AddrPort, error) {
 	a, err := parseAddress(v)
 	return a.AddrPort, err
+}
+
+// emergencyRoute reads proxy.emergency_route; "" is none.
+func emergencyRoute(f *File, v value) error {
+	if s, err := v.text("TRANSPORT:HOST:PORT"); err == nil && s == "" {
+		return nil
+	}
+	n, err := parseNextHop(v)
+	if err != nil {
+		return err
+	}
+	f.node.Proxy.EmergencyRoute = &n
+	return nil
+}
+
+// accessNetwork reads proxy.access_network, which may have parameters.
+func accessNetwork(f *File, v value) error {
+	s, err := v.text("an access type or class")
+	if err != nil {
+		return err
+	}
+	if class, _, _ := strings.Cut(s, ";"); !sipext.IsToken(class) {
+		return v.want("an access type or class")
+	}
+	f.node.Proxy.AccessNetwork = s
+	return nil
 }
 
 // probe reads core.probe, whose 0s is the edge's negative.
