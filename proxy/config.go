@@ -175,13 +175,8 @@ func (c *Config) check() error {
 			return err
 		}
 	}
-	if err := c.Core.check(c.NextHops); err != nil {
+	if err := c.checkCore(); err != nil {
 		return err
-	}
-	if c.EmergencyRoute != nil {
-		if _, err := c.EmergencyRoute.uri(); err != nil {
-			return fmt.Errorf("EmergencyRoute is %q: %w", c.EmergencyRoute, err)
-		}
 	}
 	setDefault(&c.RouteMismatch, RouteReplace)
 	setDefault(&c.VisitedNetwork, c.Domain)

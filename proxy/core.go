@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -14,8 +15,8 @@ import (
 	"epcscf/sipext"
 )
 
-// coreLink is the edge's side of Mw: one UDP socket, and TCP connections from the core and
-// to it.
+// coreLink is the edge's side of Mw: one UDP socket, and TCP and TLS connections from the
+// core and to it.
 //
 // sipgo's transport layer is not used. It logs whole messages that do not parse, keeps an
 // entry for every address that ever sent a datagram, cuts reads at 32 KiB, refuses to send
@@ -24,14 +25,30 @@ import (
 type coreLink struct {
 	p *Proxy
 
-	mu     sync.Mutex // guards what follows
-	udp    net.PacketConn
-	conns  map[*tcpPeer]struct{}
-	dialed map[string]*tcpPeer // by address
+	hops      *hopSet
+	emergency *hopSet // nil: there is no emergency route
+	self      *hopSet // ourselves, where a route leads back
+
+	mu      sync.Mutex // guards what follows
+	udp     net.PacketConn
+	conns   map[*tcpPeer]struct{}
+	dialed  map[hopAddr]*tcpPeer
+	dialing map[hopAddr]*dialing
 }
 
 func newCoreLink(p *Proxy) *coreLink {
-	return &coreLink{p: p, conns: map[*tcpPeer]struct{}{}, dialed: map[string]*tcpPeer{}}
+	l := &coreLink{p: p, conns: map[*tcpPeer]struct{}{}, dialed: map[hopAddr]*tcpPeer{}, dialing: map[hopAddr]*dialing{}}
+	l.hops = newHopSet(p, p.cfg.NextHops)
+	if p.cfg.EmergencyRoute != nil {
+		l.emergency = newHopSet(p, []NextHop{*p.cfg.EmergencyRoute})
+	}
+	self := NextHop{"udp", p.cfg.CoreAddr.String()}
+	if p.coreTransport() != "udp" {
+		self.Transport = "tcp"
+	}
+	l.self = newHopSet(p, []NextHop{self})
+	l.self.steady = true
+	return l
 }
 
 var errNoCoreSocket = errors.New("core link: not serving")
@@ -55,8 +72,12 @@ func (l *coreLink) serve(ctx context.Context, udp net.PacketConn, tcp net.Listen
 	if udp != nil {
 		wg.Go(func() { errs <- l.readUDP(udp) })
 	}
+	wg.Go(func() { l.hops.watch(ctx) })
+	if l.emergency != nil {
+		wg.Go(func() { l.emergency.watch(ctx) })
+	}
 	if tcp != nil {
-		wg.Go(func() { errs <- l.accept(tcp) })
+		wg.Go(func() { errs <- l.accept(tcp, "TCP") })
 	}
 	var err error
 	select {
@@ -73,6 +94,7 @@ func (l *coreLink) serve(ctx context.Context, udp net.PacketConn, tcp net.Listen
 	if tcp != nil {
 		_ = tcp.Close()
 	}
+	cancel()
 	l.closeConns()
 	wg.Wait()
 	if errors.Is(err, net.ErrClosed) {
@@ -150,11 +172,14 @@ func (l *coreLink) replyPath(req *sip.Request, conn sip.Connection, from netip.A
 	return conn
 }
 
-// peerFor returns the connection to a next hop, dialing where there is none.
-func (l *coreLink) peerFor(n NextHop) (peer, error) {
-	if n.Transport == "tcp" {
-		c, err := l.dial(n.Addr)
-		return peer{conn: c, transport: "TCP"}, err
+// open returns the connection to a hop, dialing where there is none.
+func (l *coreLink) open(h *hop) (peer, error) {
+	if h.transport != "udp" {
+		c, err := l.dial(h.hopAddr)
+		if err != nil {
+			return peer{}, err
+		}
+		return peer{conn: c, transport: c.transport, hop: h}, nil
 	}
 	l.mu.Lock()
 	udp := l.udp
@@ -162,31 +187,115 @@ func (l *coreLink) peerFor(n NextHop) (peer, error) {
 	if udp == nil {
 		return peer{}, errNoCoreSocket
 	}
-	addr, err := resolve(l.p.ctx, n.Addr)
-	return peer{conn: udpPeer{pc: udp, addr: addr}, transport: "UDP"}, err
+	return peer{conn: udpPeer{pc: udp, addr: h.addr}, transport: "UDP", hop: h}, nil
 }
 
-// resolve takes the first A or AAAA record of a name. Choice by NAPTR and SRV, and
-// failover (RFC 3263), belong here.
-func resolve(ctx context.Context, hostport string) (netip.AddrPort, error) {
-	if a, err := netip.ParseAddrPort(hostport); err == nil {
-		return a, nil
+// isOpen reports whether open would not have to wait.
+func (l *coreLink) isOpen(h *hop) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return h.transport == "udp" || l.dialed[h.hopAddr] != nil
+}
+
+const (
+	// maxUDPRequest is where RFC 3261 §18.1.1 has requests go by TCP, since a path's MTU
+	// is not known.
+	maxUDPRequest = 1300
+	// tcpRefused is how long a hop that refused TCP is not asked again.
+	tcpRefused = time.Minute
+)
+
+// fit encodes a request, and turns to TCP where it is too long for UDP, or back to UDP
+// where TCP is refused (RFC 3261 §18.1.1). req bears our Via, which then says so.
+func (l *coreLink) fit(h *hop, req *sip.Request, to peer) peer {
+	r := &requestConn{Connection: to.conn, req: req, raw: encode(req)}
+	if to.transport == "UDP" && len(r.raw) > maxUDPRequest && time.Now().UnixNano() > h.noTCP.Load() {
+		c, err := l.dial(hopAddr{transport: "tcp", addr: h.addr})
+		if err == nil {
+			to.transport, r.Connection = c.transport, c
+			req.Via().Transport = c.transport
+			r.raw = encode(req)
+			l.p.metrics.core.overTCP.Inc()
+		} else if l.p.ctx.Err() == nil {
+			h.noTCP.Store(time.Now().Add(tcpRefused).UnixNano())
+			l.p.log.Info("long requests go by UDP: the next hop takes no TCP", "next_hop", h.String(), "err", err)
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	host, port, err := net.SplitHostPort(hostport)
+	to.conn = r
+	return to
+}
+
+// route opens the way for a request of that key to the first hop of a set, and puts our
+// Via on it.
+func (l *coreLink) route(req *sip.Request, hops *hopSet, key uint64) (peer, error) {
+	up, _ := hops.wait(l.p.ctx, key)
+	if len(up) == 0 {
+		return peer{}, errAllDown
+	}
+	to, err := l.open(up[0])
 	if err != nil {
-		return netip.AddrPort{}, err
+		return peer{}, err
 	}
-	n, err := net.DefaultResolver.LookupPort(ctx, "udp", port)
+	l.p.pushVia(req, to, "")
+	return l.fit(up[0], req, to), nil
+}
+
+// peerFor opens the way to the first hop of a set, for a request that belongs to no flow.
+func (l *coreLink) peerFor(hops *hopSet) (peer, error) {
+	up, _ := hops.wait(l.p.ctx, 0)
+	if len(up) == 0 {
+		return peer{}, errAllDown
+	}
+	return l.open(up[0])
+}
+
+func (p *Proxy) nextHop(req *sip.Request) *hopSet { return p.hopsFor(req, false) }
+
+// write sends a request that has no transaction, an ACK.
+func (l *coreLink) write(req *sip.Request, hops *hopSet, key uint64) error {
+	to, err := l.route(req, hops, key)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return err
 	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return netip.AddrPort{}, err
+	return to.conn.WriteMsg(req)
+}
+
+// requestConn writes a request in the form in which it was measured, and its repetitions
+// too, unless nobody needs them any more.
+type requestConn struct {
+	sip.Connection
+	req   *sip.Request
+	raw   []byte
+	muted atomic.Bool
+}
+
+type rawWriter interface{ write([]byte) error }
+
+// WriteMsg implements sip.Connection.
+func (r *requestConn) WriteMsg(m sip.Message) error {
+	w, ok := r.Connection.(rawWriter)
+	if !ok || m != sip.Message(r.req) {
+		return r.Connection.WriteMsg(m)
 	}
-	return netip.AddrPortFrom(ips[0].Unmap(), uint16(n)), nil
+	if r.muted.Load() {
+		return nil
+	}
+	return w.write(r.raw)
+}
+
+// gone is closed when the connection to a peer has ended; nil: it has none that ends.
+func (p peer) gone() <-chan struct{} {
+	conn := p.conn
+	if r, ok := conn.(*requestConn); ok {
+		conn = r.Connection
+	}
+	switch c := conn.(type) {
+	case *Flow:
+		return c.done
+	case *tcpPeer:
+		return c.gone
+	}
+	return nil
 }
 
 // udpPeer is the core's address behind our UDP socket.
@@ -204,10 +313,11 @@ func (u udpPeer) LocalAddr() net.Addr { return u.pc.LocalAddr() }
 // Close implements sip.Connection; the socket is shared.
 func (u udpPeer) Close() error { return nil }
 
-// WriteMsg implements sip.Connection. Messages beyond 1,300 octets go by UDP too, in
-// fragments: IMS requests are that long, and RFC 3261 §18.1.1 allows it where the path is
-// known to take them, as the network between an edge and its core is.
-func (u udpPeer) WriteMsg(m sip.Message) error {
-	_, err := u.pc.WriteTo(encode(m), net.UDPAddrFromAddrPort(u.addr))
+// WriteMsg implements sip.Connection. A response goes the way that its request came,
+// however long it is (RFC 3261 §18.2.2).
+func (u udpPeer) WriteMsg(m sip.Message) error { return u.write(encode(m)) }
+
+func (u udpPeer) write(b []byte) error {
+	_, err := u.pc.WriteTo(b, net.UDPAddrFromAddrPort(u.addr))
 	return err
 }

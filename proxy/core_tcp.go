@@ -12,18 +12,23 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
 )
 
-// tcpPeer is one TCP connection of the core's side.
+// tcpPeer is one TCP or TLS connection of the core's side.
 type tcpPeer struct {
 	noRef
-	conn net.Conn
-	addr netip.AddrPort
+	conn      net.Conn
+	addr      netip.AddrPort
+	transport string        // "TCP" or "TLS", as in Via
+	key       hopAddr       // it was dialed at; zero: the core has dialed us
+	gone      chan struct{} // closed when nothing more will come
 
-	mu sync.Mutex // held while a message is written
+	mu     sync.Mutex // held while a message is written
+	broken atomic.Bool
 }
 
 var _ sip.Connection = (*tcpPeer)(nil)
@@ -42,77 +47,122 @@ func (c *tcpPeer) write(b []byte) error {
 	defer c.mu.Unlock()
 	_ = c.conn.SetWriteDeadline(time.Now().Add(coreWrite))
 	if _, err := c.conn.Write(b); err != nil {
+		c.broken.Store(true)
 		_ = c.conn.Close() // half a message may be out: the stream is of no more use
 		return err
 	}
 	return nil
 }
 
-func (l *coreLink) accept(tcp net.Listener) error {
+// maxCoreConns bounds the connections that the core's side may open to us.
+const maxCoreConns = 1024
+
+func (l *coreLink) accept(ln net.Listener, transport string) error {
 	for {
-		conn, err := tcp.Accept()
+		conn, err := ln.Accept()
 		if err != nil {
 			return err
 		}
-		if _, err := l.adopt(conn, ""); err != nil {
+		l.mu.Lock()
+		full := len(l.conns) >= maxCoreConns
+		l.mu.Unlock()
+		if full || l.adopt(conn, transport, hopAddr{}) == nil {
 			_ = conn.Close()
 		}
 	}
 }
 
-// adopt enters a connection and starts its reader; key is the address it was dialed at.
-func (l *coreLink) adopt(conn net.Conn, key string) (*tcpPeer, error) {
-	addr, err := netip.ParseAddrPort(conn.RemoteAddr().String())
-	if err != nil {
-		return nil, err
-	}
-	c := &tcpPeer{conn: conn, addr: addr}
+// adopt enters a connection and starts its reader; key is where it was dialed. It returns
+// nil after Close.
+func (l *coreLink) adopt(conn net.Conn, transport string, key hopAddr) *tcpPeer {
+	addr, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
+	c := &tcpPeer{conn: conn, addr: addr, transport: transport, key: key, gone: make(chan struct{})}
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
-	if key != "" {
+	if key.addr.IsValid() {
 		l.dialed[key] = c
 	}
 	l.mu.Unlock()
-	if !l.p.start(func() { l.readTCP(c, key) }) {
-		l.forget(c, key)
+	if !l.p.start(func() { l.read(c) }) {
+		l.forget(c)
+		return nil
+	}
+	return c
+}
+
+func (l *coreLink) forget(c *tcpPeer) {
+	_ = c.conn.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+	if l.dialed[c.key] == c {
+		delete(l.dialed, c.key)
+	}
+	close(c.gone)
+}
+
+// dialing is an attempt to connect, which all who need the connection wait for.
+type dialing struct {
+	done chan struct{} // closed when conn and err are set
+	conn *tcpPeer
+	err  error
+}
+
+// dial returns the open connection to t, or opens one.
+func (l *coreLink) dial(t hopAddr) (*tcpPeer, error) {
+	l.mu.Lock()
+	if c := l.dialed[t]; c != nil && !c.broken.Load() {
+		l.mu.Unlock()
+		return c, nil
+	}
+	d := l.dialing[t]
+	if d != nil {
+		l.mu.Unlock()
+		<-d.done
+		return d.conn, d.err
+	}
+	d = &dialing{done: make(chan struct{})}
+	l.dialing[t] = d
+	l.mu.Unlock()
+
+	d.conn, d.err = l.connect(t)
+	l.mu.Lock()
+	delete(l.dialing, t)
+	l.mu.Unlock()
+	close(d.done)
+	return d.conn, d.err
+}
+
+// connect opens a connection in dialTimeout at most, the handshake of TLS included.
+func (l *coreLink) connect(t hopAddr) (*tcpPeer, error) {
+	ctx, cancel := context.WithTimeout(l.p.ctx, dialTimeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	transport := "TCP"
+	if t.transport == "tls" {
+		transport = "TLS"
+		if conn, err = l.clientTLS(ctx, conn, t.name); err != nil {
+			return nil, err
+		}
+	}
+	c := l.adopt(conn, transport, t)
+	if c == nil {
+		_ = conn.Close()
 		return nil, errClosed
 	}
 	return c, nil
 }
 
-func (l *coreLink) forget(c *tcpPeer, key string) {
-	_ = c.conn.Close()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.conns, c)
-	if l.dialed[key] == c {
-		delete(l.dialed, key)
+// read reads messages until the connection ends or its framing is lost.
+func (l *coreLink) read(c *tcpPeer) {
+	defer l.forget(c)
+	if err := serverHandshake(l.p.ctx, c.conn); err != nil {
+		l.p.log.Warn("core connection refused", "remote", c.addr, "err", err)
+		return
 	}
-}
-
-// dial returns the open connection to addr, or opens one.
-func (l *coreLink) dial(addr string) (*tcpPeer, error) {
-	l.mu.Lock()
-	c := l.dialed[addr]
-	l.mu.Unlock()
-	if c != nil {
-		return c, nil
-	}
-	ctx, cancel := context.WithTimeout(l.p.ctx, dialTimeout)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	if c, err = l.adopt(conn, addr); err != nil {
-		_ = conn.Close()
-	}
-	return c, err
-}
-
-// readTCP reads messages until the connection ends or its framing is lost.
-func (l *coreLink) readTCP(c *tcpPeer, key string) {
-	defer l.forget(c, key)
 	r := bufio.NewReaderSize(c.conn, 8<<10)
 	for {
 		msg, err := readFramed(r, func() { _ = c.write([]byte("\r\n")) })
@@ -122,7 +172,7 @@ func (l *coreLink) readTCP(c *tcpPeer, key string) {
 			}
 			return
 		}
-		l.take(msg, c, "TCP", c.addr)
+		l.take(msg, c, c.transport, c.addr)
 	}
 }
 

@@ -35,6 +35,9 @@ func (p *Proxy) response(res *sip.Response, from peer) {
 	if c.watch != nil {
 		c.watch.response(res)
 	}
+	if c.to.hop != nil {
+		c.to.hop.answered(res.StatusCode)
+	}
 	select {
 	case c.in <- res:
 	default:
@@ -138,10 +141,10 @@ func (p *Proxy) ack(req *sip.Request, from peer) {
 	if r == nil && from.flow != nil {
 		var on onward
 		if on, r = p.prepareFromWIC(from.flow, req); r == nil {
-			var err error
-			if to, err = p.core.peerFor(p.hopOf(req, on.emergency)); err != nil {
-				r = &refusal{}
+			if p.core.write(req, p.hopsFor(req, on.emergency), from.id()) != nil {
+				p.metrics.dropped.WithLabelValues(dropUnroutable).Inc()
 			}
+			return
 		}
 	} else if r == nil {
 		to, _, r = p.prepareToWIC(req)

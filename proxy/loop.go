@@ -36,10 +36,10 @@ func (p *Proxy) loopMark(req *sip.Request) string {
 
 // loops reports whether a request with that mark has been here (RFC 3261 §16.3 step 4).
 func (p *Proxy) loops(req *sip.Request, mark string) bool {
-	host, port := p.sentBy()
+	host, port := p.sentBy("")
 	for _, row := range sipext.Rows(req, "Via") {
 		via, ok := row.(*sip.ViaHeader)
-		if !ok || via.Port != port || !strings.EqualFold(strings.Trim(via.Host, "[]"), strings.Trim(host, "[]")) {
+		if !ok || via.Port != port && via.Port != int(p.cfg.Core.TLSPort) || !strings.EqualFold(strings.Trim(via.Host, "[]"), strings.Trim(host, "[]")) {
 			continue
 		}
 		if branch, _ := via.Params.Get("branch"); strings.HasSuffix(branch, mark) {

@@ -68,6 +68,7 @@ type metrics struct {
 	untold        prometheus.Gauge
 	limited       *prometheus.CounterVec // reason
 	released      prometheus.Counter
+	core          coreMetrics
 }
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -93,15 +94,16 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		limited:       counter("sip_limited_total", "SIP messages of WICs that a limit refused.", "reason"),
 		released:      prometheus.NewCounter(prometheus.CounterOpts{Name: "epcscf_calls_released_total", Help: "Calls that the edge ended with BYE."}),
 	}
+	m.core = newCoreMetrics()
 	m.zero()
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{
+	for _, c := range append(m.core.collectors(),
 		m.flows, m.registrations, m.upgrades, m.refused, m.closed, m.malformed, m.requests,
 		m.responses, m.answered, m.dropped, m.credentials, m.revocations, m.untold,
 		m.limited, m.released, m.dialogs,
-	} {
+	) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

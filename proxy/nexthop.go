@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -113,17 +114,33 @@ const (
 	sipsPort = 5061
 )
 
-// check fills in the defaults; its error names the field.
-func (c *Core) check(hops []NextHop) error {
-	for i, n := range hops {
-		u, err := n.uri()
-		if err != nil {
+// checkCore checks the next hops and how they are reached, and fills in the defaults.
+func (c *Config) checkCore() error {
+	for i, n := range c.NextHops {
+		if err := c.Core.checkHop(n); err != nil {
 			return fmt.Errorf("NextHops[%d] is %q: %w", i, n, err)
 		}
-		if (u.secure || u.transport == "tls") && c.TLS == nil {
-			return fmt.Errorf("NextHops[%d] is %q, but Core.TLS is not set: whom do we trust?", i, n)
+	}
+	if n := c.EmergencyRoute; n != nil {
+		if err := c.Core.checkHop(*n); err != nil {
+			return fmt.Errorf("EmergencyRoute is %q: %w", n, err)
 		}
 	}
+	return c.Core.check()
+}
+
+var errWantsTLS = errors.New("TLS wants Core.TLS: whom do we trust?")
+
+func (c *Core) checkHop(n NextHop) error {
+	u, err := n.uri()
+	if err == nil && u.plainTransport() == "tls" && c.TLS == nil {
+		err = errWantsTLS
+	}
+	return err
+}
+
+// check fills in the defaults; its error names the field.
+func (c *Core) check() error {
 	for name, d := range map[string]time.Duration{"Failover": c.Failover, "Timeout": c.Timeout, "Aside": c.Aside, "Refresh": c.Refresh} {
 		if d < 0 {
 			return fmt.Errorf("Core.%s is %v: want a time above zero, or zero for the default", name, d)
@@ -136,4 +153,9 @@ func (c *Core) check(hops []NextHop) error {
 	setDefault(&c.Aside, 10*time.Second)
 	setDefault(&c.Refresh, 30*time.Second)
 	return nil
+}
+
+// hostWithPort writes a host and port as SIP does.
+func hostWithPort(host string, port uint16) string {
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }

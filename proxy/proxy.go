@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ type Proxy struct {
 	regs    bindingTable
 	untold  untoldQueue
 	core    *coreLink
+	nextURI hopURI // the first next hop
 	origins map[string]bool
 
 	upgrader websocket.Upgrader
@@ -74,9 +76,10 @@ func New(cfg Config) (*Proxy, error) {
 	p.sources.init()
 	p.txs.init()
 	p.regs.init()
-	p.core = newCoreLink(p)
 	p.upgrader = newUpgrader()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.nextURI, _ = cfg.NextHops[0].uri() // check has read it
+	p.core = newCoreLink(p)
 	return p, nil
 }
 
@@ -171,9 +174,12 @@ func (p *Proxy) Flows() []FlowInfo {
 	return all
 }
 
-// sentBy is our host and port in Via, Path and Record-Route.
-func (p *Proxy) sentBy() (host string, port int) {
+// sentBy is our host and port in Via, Path and Record-Route, by the transport there.
+func (p *Proxy) sentBy(transport string) (host string, port int) {
 	host, port = p.cfg.CoreHost, int(p.cfg.CoreAddr.Port())
+	if strings.EqualFold(transport, "tls") {
+		port = int(p.cfg.Core.TLSPort)
+	}
 	if host == "" {
 		host = p.cfg.CoreAddr.Addr().String()
 		if p.cfg.CoreAddr.Addr().Is6() {
@@ -184,6 +190,6 @@ func (p *Proxy) sentBy() (host string, port int) {
 }
 
 func (p *Proxy) hostPort() string {
-	host, port := p.sentBy()
+	host, port := p.sentBy("")
 	return host + ":" + strconv.Itoa(port)
 }

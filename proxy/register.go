@@ -105,12 +105,7 @@ func (p *Proxy) register(t *serverTx) {
 	req.AppendHeader(sip.NewHeader("P-Visited-Network-ID", visitedNetwork(p.cfg.VisitedNetwork)))
 	req.AppendHeader(sip.NewHeader("P-Charging-Vector", p.chargingVector()))
 	decrementHops(req)
-	to, err := p.core.peerFor(p.cfg.NextHops[0])
-	if err != nil {
-		t.undeliverable(peer{}, err)
-		return
-	}
-	p.forward(t, to, func(res *sip.Response) { p.registerResponse(r, res) })
+	p.toCore(t, p.core.hops, func(res *sip.Response) { p.registerResponse(r, res) })
 }
 
 // requirePath makes a registrar without RFC 3327 refuse, rather than lose our Path (§5.2).

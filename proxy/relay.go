@@ -21,7 +21,7 @@ func (p *Proxy) forward(t *serverTx, to peer, edit func(*sip.Response)) {
 		t.undeliverable(to, err)
 		return
 	}
-	if !p.start(func() { p.relay(t, c, edit) }) {
+	if !p.start(func() { p.relay(t, c, edit, nil) }) {
 		c.Terminate()
 	}
 }
@@ -32,10 +32,10 @@ func (t *serverTx) undeliverable(to peer, err error) {
 	switch {
 	case to.flow != nil: // RFC 5626 §5.3.1: the core tries another flow of the same instance
 		t.answer(statusFlowFailed, "Flow Failed")
-	case t.req.Method == sip.REGISTER: // TS 24.229 5.2.2: no core answered
+	case t.req.Method == sip.REGISTER && !errors.Is(err, errAllDown): // TS 24.229 5.2.2: no core answered
 		t.answer(sip.StatusGatewayTimeout, "Server Time-out")
 	default:
-		t.answer(sip.StatusServiceUnavailable, "Core unreachable", sip.NewHeader("Retry-After", "10"))
+		t.answer(sip.StatusServiceUnavailable, "Core unreachable", t.p.core.hops.retryAfter())
 	}
 }
 
@@ -64,9 +64,10 @@ func (t *serverTx) pass(res *sip.Response, edit func(*sip.Response)) {
 }
 
 // relay waits for the responses of c until the final one. It is the whole life of a
-// forwarded request: CANCEL, Timer C, timeout and lost flow end here.
-func (p *Proxy) relay(t *serverTx, c *clientTx, edit func(*sip.Response)) {
-	w := &waiting{p: p, t: t, c: c, invite: t.req.Method == sip.INVITE}
+// forwarded request: CANCEL, Timer C, timeout and lost flow end here. core is where else
+// the request may go; nil toward a WIC.
+func (p *Proxy) relay(t *serverTx, c *clientTx, edit func(*sip.Response), core *journey) {
+	w := &waiting{p: p, t: t, c: c, core: core, invite: t.req.Method == sip.INVITE}
 	if w.invite {
 		// RFC 3261 §16.6 step 11: Timer C bounds how long an INVITE may ring.
 		w.timerC = time.NewTimer(p.cfg.Limits.TimerC)
@@ -76,13 +77,9 @@ func (p *Proxy) relay(t *serverTx, c *clientTx, edit func(*sip.Response)) {
 			w.lost = t.from.flow.done
 		}
 	}
-	var gone <-chan struct{}
-	if c.to.flow != nil {
-		gone = c.to.flow.done
-	}
 	for {
 		select {
-		case res := <-c.Responses():
+		case res := <-w.c.Responses():
 			if w.response(res, edit) {
 				return
 			}
@@ -95,15 +92,28 @@ func (p *Proxy) relay(t *serverTx, c *clientTx, edit func(*sip.Response)) {
 		case <-w.lost: // the caller's flow has gone while it rang
 			w.lost = nil
 			w.cancel(reasonRow(reasonFlowLost))
-		case <-gone:
-			c.Terminate()
+		case <-w.gone():
+			if w.core != nil {
+				w.disconnected()
+				continue
+			}
+			w.c.Terminate()
 			t.answer(statusFlowFailed, "Flow Failed")
 			return
-		case <-c.Done():
-			t.noResponse(c)
-			return
+		case <-core.silence():
+			if w.silent() {
+				return
+			}
+		case late := <-core.answers():
+			if w.lateAnswer(late) {
+				return
+			}
+		case <-w.c.Done():
+			if w.failed() {
+				return
+			}
 		case <-p.ctx.Done():
-			c.Terminate()
+			w.c.Terminate()
 			return
 		}
 	}
@@ -113,10 +123,13 @@ func (p *Proxy) relay(t *serverTx, c *clientTx, edit func(*sip.Response)) {
 type waiting struct {
 	p      *Proxy
 	t      *serverTx
-	c      *clientTx
+	c      *clientTx // the attempt in use
+	core   *journey
 	invite bool
 
 	provisional bool // a CANCEL may be sent (RFC 3261 §9.1)
+	rang        bool // more than 100 came: the callee has been asked
+	deaf        bool // the connection in use has ended, and that is no matter
 	wantCancel  bool
 	reasons     []sip.Header
 	sent        bool // the CANCEL
@@ -125,8 +138,19 @@ type waiting struct {
 	lost        <-chan struct{}
 }
 
+// gone is closed when the way to the peer has ended.
+func (w *waiting) gone() <-chan struct{} {
+	if w.deaf {
+		return nil
+	}
+	return w.c.to.gone()
+}
+
 // response handles one response and reports whether it was the last to wait for.
 func (w *waiting) response(res *sip.Response, edit func(*sip.Response)) bool {
+	if res.StatusCode == sip.StatusServiceUnavailable && w.refused(res) {
+		return false
+	}
 	if res.StatusCode >= 200 {
 		w.t.pass(res, edit)
 		if !w.invite {
@@ -136,7 +160,7 @@ func (w *waiting) response(res *sip.Response, edit func(*sip.Response)) bool {
 		}
 		return true
 	}
-	w.provisional = true
+	w.provisional, w.rang = true, w.rang || res.StatusCode > 100
 	if w.invite && !w.sent && res.StatusCode > 100 { // RFC 3261 §16.7 step 2
 		w.timerC.Reset(w.p.cfg.Limits.TimerC)
 	}

@@ -109,16 +109,11 @@ func (d *dialog) request(method sip.RequestMethod, ofWIC bool, seq uint32, reaso
 
 // sendToCore sends a request of ours in a dialog.
 func (p *Proxy) sendToCore(req *sip.Request, d *dialog) {
-	hop := p.nextHop(req)
-	if d.emergency {
-		hop = *p.cfg.EmergencyRoute
-	}
-	to, err := p.core.peerFor(hop)
+	to, err := p.core.route(req, p.hopsFor(req, d.emergency), d.flow.id)
 	if err != nil {
 		p.log.Warn("request not delivered", "method", string(req.Method), "call_id", d.id.callID, "err", err)
 		return
 	}
-	p.pushVia(req, to, "")
 	if req.Method == sip.ACK {
 		_ = to.conn.WriteMsg(req)
 		return

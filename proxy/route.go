@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/emiago/sipgo/sip"
@@ -38,7 +39,7 @@ func (p *Proxy) isOurHost(u *sip.Uri) bool {
 	if port == 0 {
 		port = sip.DefaultUdpPort
 	}
-	if port != int(p.cfg.CoreAddr.Port()) {
+	if port != int(p.cfg.CoreAddr.Port()) && (p.cfg.Core.TLS == nil || port != int(p.cfg.Core.TLSPort)) {
 		return false
 	}
 	if p.cfg.CoreHost != "" && strings.EqualFold(u.Host, p.cfg.CoreHost) {
@@ -48,17 +49,32 @@ func (p *Proxy) isOurHost(u *sip.Uri) bool {
 	return err == nil && a.Unmap() == p.cfg.CoreAddr.Addr().Unmap()
 }
 
-// coreParams are the URI parameters by which the core reaches us over its transport.
-func (p *Proxy) coreParams() string {
-	if p.cfg.NextHops[0].Transport == "tcp" {
-		return ";transport=tcp;lr"
+// coreTransport is the transport by which the core reaches us, before a hop is chosen.
+func (p *Proxy) coreTransport() string { return p.nextURI.plainTransport() }
+
+// coreURI is the URI by which the core reaches us over a transport; user may be empty.
+func (p *Proxy) coreURI(user, transport string) string {
+	if user != "" {
+		user += "@"
 	}
-	return ";lr"
+	host, port := p.sentBy(transport)
+	uri := "sip:" + user + host + ":" + strconv.Itoa(port)
+	if transport != "udp" {
+		uri += ";transport=" + transport
+	}
+	return uri
 }
 
 // path is our Path value (RFC 3327 §5.2; RFC 5626 §5.1: the token, and ob).
-func (p *Proxy) path(f *Flow) string {
-	return fmt.Sprintf("<sip:%s@%s%s;ob>", f.token, p.hostPort(), p.coreParams())
+func (p *Proxy) path(f *Flow) string { return p.pathOver(f, p.coreTransport()) }
+
+func (p *Proxy) pathOver(f *Flow, transport string) string {
+	return "<" + p.coreURI(string(f.token), transport) + ";lr;ob>"
+}
+
+// recordRouteOver is the Record-Route entry that faces the core.
+func (p *Proxy) recordRouteOver(transport string) string {
+	return "<" + p.coreURI("", transport) + ";lr>"
 }
 
 // dialogForming are the methods that make dialogs, so their path must lead through us.
@@ -71,7 +87,11 @@ func (p *Proxy) recordRoute(req *sip.Request, f *Flow, towardWIC bool) {
 		return
 	}
 	wic := sip.NewHeader("Record-Route", fmt.Sprintf("<sip:%s@%s;transport=ws;lr>", f.token, p.hostPort()))
-	core := sip.NewHeader("Record-Route", fmt.Sprintf("<sip:%s%s>", p.hostPort(), p.coreParams()))
+	transport := p.coreTransport()
+	if towardWIC {
+		transport = strings.ToLower(req.Via().Transport) // as the core has come
+	}
+	core := sip.NewHeader("Record-Route", p.recordRouteOver(transport))
 	if towardWIC {
 		req.PrependHeader(wic, core)
 	} else {
@@ -96,12 +116,7 @@ func (p *Proxy) fromWIC(t *serverTx) {
 	if on.emergency {
 		t.from.flow.sawRegister.Store(true) // who calls for help need not register in time
 	}
-	to, err := p.core.peerFor(p.hopOf(t.req, on.emergency))
-	if err != nil {
-		t.undeliverable(peer{}, err)
-		return
-	}
-	p.forward(t, to, nil)
+	p.toCore(t, p.hopsFor(t.req, on.emergency), nil)
 }
 
 // prepareFromWIC rewrites a request of a WIC for the core, or says why not.
@@ -209,7 +224,7 @@ func (p *Proxy) prepareWithin(f *Flow, req *sip.Request) (onward, *refusal) {
 
 // chargingVector opens a charging correlation (RFC 7315 §4.6; type 1 orig-ioi).
 func (p *Proxy) chargingVector() string {
-	host, _ := p.sentBy()
+	host, _ := p.sentBy("")
 	return fmt.Sprintf(`icid-value="%s";icid-generated-at=%s;orig-ioi="Type 1%s"`, rand.Text(), host, p.cfg.VisitedNetwork)
 }
 
@@ -231,24 +246,19 @@ func (p *Proxy) beyondUs(routes []string) []string {
 	return rest
 }
 
-// hopOf is where a WIC's request goes.
-func (p *Proxy) hopOf(req *sip.Request, emergency bool) NextHop {
+// hopsFor is where a WIC's request goes: the core, always, or the emergency route. A WIC
+// that writes its own Route or Request-URI must not make us send to an address of its
+// choice. The one exception is a route that leads back to ourselves, see beyondUs.
+func (p *Proxy) hopsFor(req *sip.Request, emergency bool) *hopSet {
 	if emergency {
-		return *p.cfg.EmergencyRoute
+		return p.core.emergency
 	}
-	return p.nextHop(req)
-}
-
-// nextHop is the core, always: a WIC that writes its own Route or Request-URI must not
-// make us send to an address of its choice. The one exception is a route that leads back
-// to ourselves, see beyondUs.
-func (p *Proxy) nextHop(req *sip.Request) NextHop {
 	if routes := elements(req, "Route"); len(routes) > 0 {
 		if own, ok := p.ownRoute(routes[0]); ok && !own.ws {
-			return NextHop{Transport: p.cfg.NextHops[0].Transport, Addr: p.cfg.CoreAddr.String()}
+			return p.core.self
 		}
 	}
-	return p.cfg.NextHops[0]
+	return p.core.hops
 }
 
 // toWIC forwards a request of the core to a WIC, by flow token (RFC 5626 §5.3).

@@ -79,6 +79,7 @@ type peer struct {
 	flow      *Flow // nil: the core
 	conn      sip.Connection
 	transport string
+	hop       *hop // that it was chosen as; nil: not chosen by us
 }
 
 func (p peer) id() uint64 {
@@ -303,7 +304,7 @@ func (c *clientTx) feed() {
 
 // pushVia adds our Via. loop, which may be empty, ends the branch (RFC 5393 §4.2.2).
 func (p *Proxy) pushVia(req *sip.Request, to peer, loop string) {
-	host, port := p.sentBy()
+	host, port := p.sentBy(to.transport)
 	params := sip.NewParams()
 	params.Add("branch", newBranch()+loop)
 	req.PrependHeader(&sip.ViaHeader{
