@@ -42,6 +42,9 @@ turns readiness red, closes the WebSockets with 1001 and ends.`,
 }
 
 func runServe(c *cobra.Command, s serveFlags) error {
+	hangUp := make(chan os.Signal, 1) // from the start: SIGHUP would end a process that does not ask for it
+	signal.Notify(hangUp, syscall.SIGHUP)
+	defer signal.Stop(hangUp)
 	f, err := config.Load(s.file, s.approach)
 	if err != nil {
 		return usageError{err}
@@ -63,9 +66,6 @@ func runServe(c *cobra.Command, s serveFlags) error {
 	if err != nil {
 		return err
 	}
-	hangUp := make(chan os.Signal, 1)
-	signal.Notify(hangUp, syscall.SIGHUP)
-	defer signal.Stop(hangUp)
 	ctx, cancel := context.WithCancel(c.Context())
 	reloaded := make(chan struct{})
 	go func() {

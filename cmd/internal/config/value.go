@@ -14,7 +14,6 @@ type value struct {
 	file, key string
 	node      ast.Node
 	example   string // what could stand there
-	// items are for the setter of a list to see whether it is a value by itself.
 }
 
 func position(n ast.Node) (line, column int) {

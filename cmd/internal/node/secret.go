@@ -2,7 +2,11 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 
 	"epcscf/turncred"
 )
@@ -20,4 +24,42 @@ func ReadSecret(name string) (turncred.Secret, error) {
 		return turncred.Secret{}, fmt.Errorf("%s: the key has %d bytes, want %d or more: openssl rand -hex 32 makes one", name, len(data), turncred.MinSecretLen)
 	}
 	return turncred.NewSecret(data), nil
+}
+
+// readPrivate reads a file of secrets, none of whose mode bits may be in forbidden.
+func readPrivate(name string, forbidden fs.FileMode) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, FileError(name, err)
+	}
+	defer func() { _ = f.Close() }()
+	st, err := f.Stat() // of what is read, not of what stands there now
+	switch {
+	case err != nil:
+		return nil, FileError(name, err)
+	case st.IsDir():
+		return nil, fmt.Errorf("%s: is a directory, want a file", name)
+	case st.Mode().Perm()&forbidden != 0:
+		return nil, modeError(name, st.Mode())
+	}
+	data, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return nil, FileError(name, err)
+	}
+	return data, nil
+}
+
+func modeError(name string, mode fs.FileMode) error {
+	return fmt.Errorf("%s: mode %04o lets others read a secret: chmod 600 it", name, mode.Perm())
+}
+
+// FileError words why a file could not be read.
+func FileError(name string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: there is no such file", name)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s: this user may not read it", name)
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
