@@ -57,7 +57,7 @@ func (t IssueTime) Time() time.Time {
 
 // Identity is what a credential says of its holder to those who share the deployment secret.
 type Identity struct {
-	Subject Subject
+	Subject Subject // 0: unknown, as of a token that another authorization server made
 	Issued  IssueTime
 	Binding Binding
 }

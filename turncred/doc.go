@@ -4,7 +4,8 @@
 //
 // The edge holds a [Provisioner], the relay an [Authenticator] and is itself a
 // [Revoker]. The approaches are sub-packages: turncred/sharedkey (approach 1,
-// TS 33.203 X.5.2) and turncred/push (approach 2).
+// TS 33.203 X.5.2), turncred/push (approach 2) and turncred/token (RFC 7635, whose tokens
+// X.5.3 gives out).
 //
 // # The credential identifier
 //

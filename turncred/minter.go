@@ -71,20 +71,41 @@ func NewMinter(cfg MinterConfig) (*Minter, error) {
 // Now returns the minter's time.
 func (m *Minter) Now() time.Time { return m.cfg.Now() }
 
-// Mint returns a credential without its password.
-func (m *Minter) Mint(r Request, kid KeyID, a Approach) (Credential, error) {
-	now := m.cfg.Now()
+// Life returns how long a credential for r lives: whole seconds, MaxTTL at most.
+func (m *Minter) Life(r Request) (time.Duration, error) {
 	life := min(r.Life, m.cfg.MaxTTL).Truncate(time.Second)
 	if life <= 0 {
-		return Credential{}, errors.New("mint: the registration ends within a second")
+		return 0, errors.New("mint: the registration ends within a second")
 	}
-	id := Identity{Subject: m.cfg.Codec.Subject(r.IMPI), Binding: r.Binding}
+	return life, nil
+}
+
+// Identify stamps a credential that is issued now: a later Revoke of m reaches it, an
+// earlier one does not.
+func (m *Minter) Identify(r Request) Identity {
+	id, _ := m.stamp(r, m.cfg.Now())
+	return id
+}
+
+// stamp is Identify at now, and counts.
+func (m *Minter) stamp(r Request, now time.Time) (id Identity, counter uint8) {
+	id = Identity{Subject: m.cfg.Codec.Subject(r.IMPI), Binding: r.Binding}
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	id.Issued = max(IssueTimeAt(now), m.revoked+1)
 	m.issued = max(m.issued, id.Issued)
 	m.counter++
-	counter := m.counter
-	m.mu.Unlock()
+	return id, m.counter
+}
+
+// Mint returns a credential without its password.
+func (m *Minter) Mint(r Request, kid KeyID, a Approach) (Credential, error) {
+	life, err := m.Life(r)
+	if err != nil {
+		return Credential{}, err
+	}
+	now := m.cfg.Now()
+	id, counter := m.stamp(r, now)
 
 	tid, err := m.cfg.Codec.Seal(kid, id, counter)
 	if err != nil {

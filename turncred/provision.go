@@ -101,7 +101,7 @@ func (r Revocation) Hits(tid Tid, id Identity) bool {
 	case r.KeyID != "":
 		return r.KeyID == tid.KeyID()
 	}
-	return r.Subject == id.Subject && (r.Binding == nil || *r.Binding == id.Binding)
+	return r.Subject == id.Subject && id.Subject != 0 && (r.Binding == nil || *r.Binding == id.Binding)
 }
 
 // Revoker is a relay as the edge sees it: when Revoke returns nil, new allocations are
@@ -132,6 +132,18 @@ type Authenticator interface {
 	// Authenticate returns the proof for username, also where it has expired: only the
 	// relay knows whether an allocation lives. The error is ErrUnknownUser.
 	Authenticate(username string, now time.Time) (Proof, error)
+}
+
+// TokenAuthenticator is the relay's side of RFC 7635: what must the sender of an
+// ACCESS-TOKEN know? It must not block and is safe for concurrent use.
+type TokenAuthenticator interface {
+	// ServerName is the value of THIRD-PARTY-AUTHORIZATION, and the audience of tokens.
+	ServerName() string
+	// AuthenticateToken returns the proof for a token made with the key kid. Texp is when
+	// an allocation made at now must end. Both keys of Proof.Key are the mac_key itself,
+	// since RFC 7635 §5 hashes nothing. Where the token is not good at now the error wraps
+	// ErrUnknownUser, and its text is the cause, for the operator.
+	AuthenticateToken(kid string, token []byte, now time.Time) (Proof, error)
 }
 
 // Chain asks each Authenticator in turn; the first that knows the user answers.

@@ -1,0 +1,99 @@
+package token
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"epcscf/turncred"
+)
+
+// Token is an access token and what its holder must know.
+type Token struct {
+	KeyID    turncred.KeyID  // kid: the USERNAME beside ACCESS-TOKEN
+	Raw      []byte          // the value of ACCESS-TOKEN
+	MACKey   turncred.Secret // signs requests, as it is
+	Expires  time.Time
+	Lifetime time.Duration // of the token: an OAuth expires_in is no more (RFC 7635 §6.2)
+	Identity turncred.Identity
+}
+
+// Username returns the name by which a client without ACCESS-TOKEN, a browser for one,
+// brings the token.
+func (t Token) Username() string { return usernameOf(t.KeyID, t.Raw) }
+
+// Password returns the password that belongs to Username.
+func (t Token) Password() turncred.Secret { return passwordOf(t.MACKey) }
+
+func usernameOf(kid turncred.KeyID, raw []byte) string {
+	return string(kid) + separator + usernameEncoding.EncodeToString(raw)
+}
+
+func passwordOf(macKey turncred.Secret) turncred.Secret {
+	return turncred.NewSecret(base64.StdEncoding.AppendEncode(nil, macKey.Reveal()))
+}
+
+// separator stands between kid and token in a USERNAME. No kid has it.
+const separator = "~"
+
+// usernameEncoding is strict, so that a token has one spelling.
+var usernameEncoding = base64.RawURLEncoding.Strict()
+
+// Issuer makes tokens for one server. It embeds the Minter, whose Revoke takes back tokens
+// as it does other credentials, but for one thing: a token bears no binding, so only what
+// takes all of a user's bindings reaches it. Safe for concurrent use.
+type Issuer struct {
+	*turncred.Minter
+	ring       *KeyRing
+	serverName string
+
+	mu      sync.Mutex // guards sealers
+	sealers map[*ringKey]*Sealer
+}
+
+// NewIssuer returns an issuer of tokens for a STUN server name, the one that the relay
+// gives in THIRD-PARTY-AUTHORIZATION.
+func NewIssuer(m *turncred.Minter, ring *KeyRing, serverName string) (*Issuer, error) {
+	if m == nil || ring == nil || serverName == "" {
+		return nil, errors.New("token: minter, ring and server name must be set")
+	}
+	return &Issuer{Minter: m, ring: ring, serverName: serverName, sealers: map[*ringKey]*Sealer{}}, nil
+}
+
+// Issue makes a token for r's user; it computes and never waits. The error is, or wraps,
+// ErrNoKey where the ring has no key to issue with.
+func (i *Issuer) Issue(r turncred.Request) (Token, error) {
+	now := i.Now()
+	k, err := i.ring.issuing(now)
+	if err != nil {
+		return Token{}, err
+	}
+	life, err := i.Life(r)
+	if err != nil {
+		return Token{}, err
+	}
+	id := i.Identify(r)
+	id.Binding = 0 // a mac_key has no room for it
+	macKey, err := k.newMACKey(id)
+	if err != nil {
+		return Token{}, fmt.Errorf("issue token: %w", err)
+	}
+	raw, err := i.sealer(k).Seal(Claims{MACKey: macKey, Issued: now, Lifetime: life})
+	if err != nil {
+		return Token{}, err
+	}
+	return Token{KeyID: k.ID, Raw: raw, MACKey: macKey, Expires: now.Add(life), Lifetime: life, Identity: id}, nil
+}
+
+func (i *Issuer) sealer(k *ringKey) *Sealer {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s := i.sealers[k]
+	if s == nil {
+		s = &Sealer{key: k, serverName: i.serverName}
+		i.sealers[k] = s
+	}
+	return s
+}
