@@ -22,9 +22,10 @@ func (f *File) check() {
 	} else {
 		f.checkForeign()
 	}
-	f.checkSockets()
 	f.checkSecrets()
 	f.checkCertificates()
+	f.checkCoreTLS()
+	f.checkSockets()
 	if len(f.faults) > 0 {
 		return
 	}
@@ -113,6 +114,9 @@ func (f *File) checkForeign() {
 // checkSockets finds two listeners at one place.
 func (f *File) checkSockets() {
 	tcp := slices.Concat(f.node.Listen, []node.Address{f.node.Admin, f.node.Core})
+	if f.node.CoreTLS != nil {
+		tcp = append(tcp, f.node.CoreTLS.Listen)
+	}
 	udp := []node.Address{f.node.Core}
 	if f.relayOn {
 		tcp, udp = slices.Concat(tcp, f.relay.TCP, f.relay.TLS), slices.Concat(udp, f.relay.UDP)

@@ -166,6 +166,11 @@ var mistakes = []struct {
 	{"certificate is not for the name in turns", "public_name: turn.ims.test", "public_name: relay.ims.test", "14:5", []string{"relay.ims.test", "turns:"}},
 	{"half a pair", "relay:", "relay:\n  tls:\n    cert_file: edge.pem", "22:3", []string{"relay.tls", "both"}},
 
+	{"hop over TLS without authorities", "udp:192.0.2.10:5060", "tls:core.ims.test", "18:1", []string{"core.tls.ca_file", "tls:core.ims.test", "authorities"}},
+	{"core's TLS without our certificate", "  next_hops:", "  tls: {ca_file: ca.pem}\n  next_hops:", "20:3", []string{"core.tls", "cert_file and key_file"}},
+	{"core's TLS without authorities", "  next_hops:", "  tls: {cert_file: edge.pem, key_file: edge.key}\n  next_hops:", "20:3", []string{"core.tls", "ca_file"}},
+	{"authorities that are none", "  next_hops:", "  tls: {ca_file: k1.key, cert_file: edge.pem, key_file: edge.key}\n  next_hops:", "20:9", []string{"core.tls.ca_file", "k1.key", "PEM"}},
+	{"core's TLS port is taken", "  next_hops:", "  tls: {port: 5060, ca_file: ca.pem, cert_file: edge.pem, key_file: edge.key}\n  next_hops:", "20:9", []string{"core.tls.port", "taken already by", "core.listen"}},
 	{"any origin", "https://phone.ims.test", `"*"`, "12:7", []string{"proxy.origins", "every page"}},
 	{"origin in clear", "https://phone.ims.test", "http://phone.ims.test", "12:7", []string{"in clear"}},
 	{"origin with a path", "https://phone.ims.test", "https://phone.ims.test/", "12:7", []string{"without a path"}},

@@ -34,8 +34,10 @@ type File struct {
 	requireAuthorization bool
 	keys                 []keyItem
 
-	proxyTLS, relayTLS        pairFiles
-	deploymentSecret, flowKey string // file names
+	proxyTLS, relayTLS, coreTLS pairFiles
+	deploymentSecret, flowKey   string // file names
+	coreCA                      string // file name
+	coreTLSPort                 uint16
 
 	at     map[string]place  // of keys and sections that the file has
 	raw    map[string]string // the values as written

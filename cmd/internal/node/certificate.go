@@ -141,6 +141,9 @@ func showCertificates(cfg Config, reg prometheus.Registerer) *shownCertificates 
 	if cfg.Relay != nil && cfg.Relay.Certificate != nil {
 		s.add("relay", cfg.Relay.Certificate, reg)
 	}
+	if cfg.CoreTLS != nil {
+		s.add("core", cfg.CoreTLS.Certificate, reg)
+	}
 	return s
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -19,6 +20,8 @@ type Config struct {
 	Listen []Address // https: SIP over WebSocket, and the page where there is one
 	Admin  Address   // metrics and health; loopback only
 	Core   Address   // where the core reaches us, UDP and TCP
+	// CoreTLS is where it reaches us over TLS, and how we reach it so; nil: nowhere.
+	CoreTLS *CoreTLS
 
 	// Certificate is shown at Listen.
 	Certificate *Certificate
@@ -26,7 +29,8 @@ type Config struct {
 	// speak for. Nobody else may.
 	Balancers []netip.Prefix
 
-	// Proxy is the edge but for what the node adds: CoreAddr, Provisioner, Logger, Metrics.
+	// Proxy is the edge but for what the node adds: CoreAddr, Core.TLS, Core.TLSPort,
+	// Provisioner, Logger, Metrics.
 	Proxy proxy.Config
 	// Page is served where no WebSocket is asked for; nil: nothing is.
 	Page http.Handler
@@ -42,6 +46,13 @@ type Config struct {
 type Address struct {
 	netip.AddrPort
 	From string
+}
+
+// CoreTLS is the core's side over TLS, in both directions: either end shows a certificate.
+type CoreTLS struct {
+	Listen      Address        // at Config.Core's address
+	Certificate *Certificate   // ours
+	Authorities *x509.CertPool // whose certificates the core's are
 }
 
 // TURN says how credentials are made.

@@ -92,6 +92,9 @@ func (n *Node) wire(at Addresses) (err error) {
 	edge := cfg.Proxy
 	edge.CoreAddr, edge.Provisioner = at.Core, n.turn
 	edge.Logger, edge.Metrics = cfg.Logger, reg
+	if c := cfg.CoreTLS; c != nil {
+		edge.Core.TLS, edge.Core.TLSPort = coreTLS(c), c.Listen.Port()
+	}
 	if n.proxy, err = proxy.New(edge); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
@@ -158,6 +161,9 @@ func (n *Node) Run(ctx context.Context) error {
 
 	n.turn.serve(g, s, n.cfg.Relay)
 	g.Go(func() error { return n.proxy.ServeCore(ctx, s.coreUDP, s.coreTCP) })
+	for _, ln := range s.coreTLS {
+		g.Go(func() error { return n.proxy.ServeCoreTLS(ctx, ln) })
+	}
 	for _, ln := range s.https {
 		g.Go(func() error { return unlessClosed(web.ServeTLS(n.behindBalancers(ln), "", "")) })
 	}
@@ -195,6 +201,15 @@ func (n *Node) behindBalancers(ln net.Listener) net.Listener {
 // httpTLS keeps HTTP/1.1: a WebSocket takes over the connection, which HTTP/2 does not allow.
 func httpTLS(c *Certificate) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"http/1.1"}}
+}
+
+// coreTLS serves both directions. The pool must not be nil: nil would be the system's, and
+// anybody with a certificate of the web would be the core.
+func coreTLS(c *CoreTLS) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, RootCAs: c.Authorities, ClientCAs: c.Authorities, GetCertificate: c.Certificate.get,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.Certificate.get(nil) },
+	}
 }
 
 func unlessClosed(err error) error {

@@ -18,6 +18,7 @@ type sockets struct {
 	admin            net.Listener
 	coreUDP          net.PacketConn
 	coreTCP          net.Listener
+	coreTLS          []net.Listener // one, or none
 
 	all []io.Closer
 }
@@ -66,7 +67,10 @@ func (s *sockets) open(cfg Config) (err error) {
 		return err
 	}
 	s.all = append(s.all, s.coreUDP, s.coreTCP)
-	return nil
+	if cfg.CoreTLS != nil {
+		s.coreTLS, err = s.listenTCP(cfg.CoreTLS.Listen)
+	}
+	return err
 }
 
 func (s *sockets) close() {

@@ -174,6 +174,9 @@ func (t *turnSide) close() error {
 // ownPorts are never peers, whatever is opened. The relay knows its own listeners.
 func ownPorts(cfg Config, at Addresses) []netip.AddrPort {
 	ports := append([]netip.AddrPort{at.Admin, at.Core}, at.Web...)
+	if cfg.CoreTLS != nil {
+		ports = append(ports, cfg.CoreTLS.Listen.AddrPort)
+	}
 	for _, hop := range cfg.Proxy.NextHops {
 		if core, err := netip.ParseAddrPort(hop.Addr); err == nil {
 			ports = append(ports, core)
