@@ -75,6 +75,12 @@ func addrOf(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String
 func newRig(t *testing.T, core netip.AddrPort, change func(*Config)) *rig {
 	t.Helper()
 	udp, tcp := socketPair(t)
+	return newRigOn(t, udp, tcp, core, change)
+}
+
+// newRigOn is newRig with the edge's sockets toward the core.
+func newRigOn(t *testing.T, udp net.PacketConn, tcp net.Listener, core netip.AddrPort, change func(*Config)) *rig {
+	t.Helper()
 	r := &rig{t: t, reg: prometheus.NewRegistry(), core: core, edge: addrOf(udp.LocalAddr())}
 	cfg := Config{
 		Domain: testDomain, CoreAddr: r.edge, NextHops: []NextHop{{"udp", core.String()}},
