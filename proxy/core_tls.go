@@ -31,7 +31,7 @@ func (l *coreLink) clientTLS(ctx context.Context, conn net.Conn, name string) (n
 // is Core.TLSPort. The core proves itself by a certificate that Core.TLS trusts, as we do
 // by ours: what comes on them is believed as what comes on the other sockets.
 func (p *Proxy) ServeCoreTLS(ctx context.Context, ln net.Listener) error {
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	if p.cfg.Core.TLS == nil {
 		return errNoTLS
 	}

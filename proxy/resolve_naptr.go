@@ -118,7 +118,7 @@ func systemNameservers() (servers []netip.AddrPort) {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for s := bufio.NewScanner(f); s.Scan(); {
 		if fields := strings.Fields(s.Text()); len(fields) > 1 && fields[0] == "nameserver" {
 			if ip, err := netip.ParseAddr(fields[1]); err == nil {
@@ -177,7 +177,7 @@ func exchangeDNS(ctx context.Context, network string, server netip.AddrPort, id 
 	if err != nil {
 		return nil, false, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	read := func() ([]byte, error) {
 		buf := make([]byte, dnsUDPSize)

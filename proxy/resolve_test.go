@@ -168,7 +168,7 @@ func TestResolve(t *testing.T) {
 			srv("_sip._tcp.ims.test", 0, 1, 5060, "one.ims.test").
 			srv("_sip._udp.ims.test", 0, 1, 5060, "one.ims.test")
 	}
-	var long zone = hosts()
+	long := hosts()
 	for i := range uint16(20) {
 		long.naptr("ims.test", 10+i, 0, "s", "SIP+D2S", "_sip._sctp."+strings.Repeat("x", 40)+".ims.test")
 	}

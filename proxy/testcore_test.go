@@ -120,7 +120,7 @@ func (c *testCore) accept(ln net.Listener, transport string) {
 		c.conns = append(c.conns, conn)
 		c.mu.Unlock()
 		c.work.Go(func() {
-			defer conn.Close()
+			defer func() { _ = conn.Close() }()
 			for r := bufio.NewReader(conn); ; {
 				msg, err := readFramed(r, func() {})
 				if err != nil {
