@@ -23,7 +23,7 @@ func (w *worker) handleAllocate(r *request) *refusal {
 	// Step 2: "checks if the 5-tuple is currently in use". The same transaction id is a
 	// retransmission: the first answer again, with the time that is left.
 	if a := r.alloc; a != nil {
-		if a.made == r.msg.TransactionID && a.holder.username == r.holder.username {
+		if a.made == r.msg.TransactionID && a.who().sameUser(&r.holder) {
 			w.writeAllocated(r, a)
 			return nil
 		}
@@ -52,7 +52,7 @@ func (w *worker) handleAllocate(r *request) *refusal {
 	}
 
 	// Step 10: the quota. Step 11, redirection, we do not make.
-	if w.s.quotaReached(r.holder.identity.Subject) {
+	if w.s.quotaReached(r.holder.owner()) {
 		return refuse(stun.CodeAllocQuotaReached, "subject has its allocations")
 	}
 
@@ -137,9 +137,10 @@ func (s *Server) allocate(r *request, lifetime time.Duration, even bool) (*alloc
 	}
 	a := &allocation{
 		five: r.five, client: r.conn.retain(), relay: sock, bound: bound, relayed: bound,
-		holder: r.holder, since: r.now, made: r.msg.TransactionID,
-		paths: newPaths(s.cfg.MaxPermissions), limit: s.cfg.limit(r.now, r.holder.texp),
+		since: r.now, made: r.msg.TransactionID, owner: r.holder.owner(),
+		paths: newPaths(s.cfg.MaxPermissions), limit: s.cfg.limit(r.now, &r.holder),
 	}
+	a.holder.Store(new(r.holder))
 	if s.cfg.ExternalIP.IsValid() {
 		a.relayed = netip.AddrPortFrom(s.cfg.ExternalIP, bound.Port())
 	}
@@ -150,7 +151,7 @@ func (s *Server) allocate(r *request, lifetime time.Duration, even bool) (*alloc
 	}
 	a.client.trust(a)
 	s.log.Info("relay: allocation made", "flow", a.five.Client, "transport", a.five.Transport,
-		"tid", a.holder.tid, "subject", a.holder.identity.Subject, "relayed", a.relayed)
+		"tid", r.holder.tid, "subject", r.holder.identity.Subject, "relayed", a.relayed)
 	return a, nil
 }
 

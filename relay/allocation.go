@@ -10,15 +10,6 @@ import (
 	"epcscf/turncred"
 )
 
-// holder is who has proved to know a credential.
-type holder struct {
-	username string
-	key      turncred.LongTermKey
-	tid      turncred.Tid
-	texp     time.Time
-	identity turncred.Identity
-}
-
 // clientConn is the way to the client of a five-tuple. Its methods are safe for
 // concurrent use.
 type clientConn interface {
@@ -38,9 +29,13 @@ type allocation struct {
 	relay   socket
 	bound   netip.AddrPort // of relay
 	relayed netip.AddrPort // as the client knows it: bound, or with the external address
-	holder  holder
 	since   time.Time
 	made    [stun.TransactionIDSize]byte // transaction that made it, to know a retransmission
+	owner   turncred.Subject             // whom the quota counts it for
+
+	// holder is whose it is: another credential of the same user once a token was renewed.
+	// The server's lock guards writing it.
+	holder atomic.Pointer[holder]
 
 	paths    *paths
 	deadline expiry // ends unless refreshed
@@ -49,6 +44,9 @@ type allocation struct {
 
 	toPeer, toClient trafficCounter
 }
+
+// who returns whose a is.
+func (a *allocation) who() *holder { return a.holder.Load() }
 
 // liveAt reports whether a may relay at now.
 func (a *allocation) liveAt(now time.Time) bool { return !a.ended.Load() && a.deadline.liveAt(now) }
@@ -87,11 +85,12 @@ type AllocationInfo struct {
 }
 
 func (a *allocation) info(now time.Time) AllocationInfo {
+	h := a.who()
 	perms, channels := a.paths.count(now)
 	out, in := a.toPeer.load(), a.toClient.load()
 	return AllocationInfo{
 		FiveTuple: a.five, Relayed: a.relayed,
-		Tid: a.holder.tid, Subject: a.holder.identity.Subject, Binding: a.holder.identity.Binding,
+		Tid: h.tid, Subject: h.identity.Subject, Binding: h.identity.Binding,
 		Since: a.since, Expires: a.deadline.time(),
 		Permissions: perms, Channels: channels,
 		PacketsToPeer: out.Packets, BytesToPeer: out.Bytes,

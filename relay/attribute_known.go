@@ -20,11 +20,12 @@ var understood = map[stun.AttrType]bool{
 	stun.AttrReservationToken: true,
 }
 
-// unknownIn returns the comprehension-required attributes of m that we do not know.
-func unknownIn(m *stun.Message) []stun.AttrType {
+// unknownIn returns the comprehension-required attributes of m that we do not know. tokens
+// says whether ACCESS-TOKEN is known.
+func unknownIn(m *stun.Message, tokens bool) []stun.AttrType {
 	var unknown []stun.AttrType
 	for _, a := range m.Attributes {
-		if a.Type.Required() && !understood[a.Type] {
+		if a.Type.Required() && !understood[a.Type] && !(tokens && a.Type == attrAccessToken) {
 			unknown = append(unknown, a.Type)
 		}
 	}

@@ -47,6 +47,9 @@ type Config struct {
 	// Auth knows the credentials. It is asked for the first request of an allocation;
 	// a live allocation keeps its own key.
 	Auth turncred.Authenticator
+	// Tokens, where set, takes access tokens (RFC 7635) and has challenges say so. Tokens
+	// in a USERNAME are for Auth.
+	Tokens turncred.TokenAuthenticator
 	// NonceKey makes nonces. Relays that share it take each other's; random when empty.
 	NonceKey turncred.Secret
 	// Software is the SOFTWARE attribute of answers (RFC 8489 §14.14); none when empty.
@@ -172,15 +175,15 @@ func (c *Config) checkLimits() error {
 	return nil
 }
 
-// limit returns when an allocation made at since with a credential good until texp must
-// end at the latest.
-func (c *Config) limit(since, texp time.Time) time.Time {
+// limit returns when an allocation of h made at since must end at the latest. Who brought
+// an ACCESS-TOKEN can bring the next one, so there the policy is strict (RFC 7635 §9).
+func (c *Config) limit(since time.Time, h *holder) time.Time {
 	end := since.Add(c.MaxAge)
-	switch c.AfterExpiry {
-	case ExpiryGrace:
-		return earlier(end, texp.Add(c.Grace))
-	case ExpiryStrict:
-		return earlier(end, texp)
+	switch {
+	case h.byToken, c.AfterExpiry == ExpiryStrict:
+		return earlier(end, h.texp)
+	case c.AfterExpiry == ExpiryGrace:
+		return earlier(end, h.texp.Add(c.Grace))
 	}
 	return end
 }

@@ -2,6 +2,9 @@
 // accepts: which user an allocation belongs to, until when, and ended now where the edge
 // takes a credential back. It answers UDP, TCP and TLS, and relays UDP.
 //
+// Credentials are of the long-term mechanism (RFC 8489 §9.2), or access tokens (RFC 7635,
+// Config.Tokens), whose holders may renew a live allocation with another token.
+//
 // It does not do: TCP relaying (RFC 6062), DTLS to clients, mobility, redirection, and
 // ICMP to clients (RFC 8656 §11.5).
 //
@@ -11,7 +14,7 @@
 //	worker.handle                     worker.go                  the first byte tells STUN from ChannelData
 //	 |-- ChannelData, Send            datapath.go, indication.go no lock shared by all, no allocation of memory
 //	 `-- request                      request.go                 control path
-//	      authenticate                authenticate.go            RFC 8489 §9.2.4
+//	      authenticate                authenticate.go            RFC 8489 §9.2.4, RFC 7635 §7
 //	      allocate.go, refresh.go, permission.go, channel.go    RFC 8656, step by step
 //	relayLoop                         datapath.go                one reader a relayed socket, peer to client
 //

@@ -102,40 +102,44 @@ func realPart(t *testing.T, name, debian string) string {
 
 var uclientTotals = regexp.MustCompile(`tot_send_msgs=(\d+), tot_recv_msgs=(\d+)`)
 
-// coturn's client, whose sessions talk to each other relay to relay. It takes some seconds
-// to begin, so all its runs go on at once.
+// coturnRun is a run of coturn's client, which takes some seconds to begin.
+type coturnRun struct {
+	name string
+	cmd  *exec.Cmd
+	out  bytes.Buffer
+}
+
+// coturn's client, whose sessions talk to each other relay to relay, in all its ways at
+// once: with each approach, and with tokens that it makes itself (-J), a new one, of another
+// kid, with each Refresh.
 func TestCoturnClient(t *testing.T) {
 	uclient := realPart(t, "turnutils_uclient", "coturn")
-	w := newWorld(t, nil)
-	type run struct {
-		name string
-		cmd  *exec.Cmd
-		out  bytes.Buffer
-	}
-	var runs []*run
-	for approach, p := range map[turncred.Approach]turncred.Provisioner{
-		turncred.ApproachSharedKey: w.sharedKey, turncred.ApproachPush: w.push,
-	} {
-		for _, tt := range []struct {
-			name string
-			port uint16
-			args []string
-		}{
-			{"udp", w.udp.Port(), nil},
-			{"udp, Send", w.udp.Port(), []string{"-s"}},
-			{"tcp", w.tcp.Port(), []string{"-t"}},
-			{"tls", w.tls.Port(), []string{"-t", "-S"}},
-		} {
-			cred := provision(t, p, "alice", 1, time.Minute)
-			args := append(tt.args, "-y", "-c", "-n", "10", "-m", "2", "-z", "5", "-l", "171",
-				"-u", cred.Username, "-w", string(cred.Password.Reveal()), "-p", strconv.Itoa(int(tt.port)), "127.0.0.1")
-			r := &run{name: string(approach) + ", " + tt.name, cmd: exec.CommandContext(t.Context(), uclient, args...)}
-			r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
-			if err := r.cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			runs = append(runs, r)
+	w := newTokenWorld(t, nil)
+	var runs []*coturnRun
+	start := func(name string, port uint16, args ...string) {
+		args = append(args, "-y", "-c", "-n", "10", "-m", "2", "-z", "5", "-l", "171", "-p", strconv.Itoa(int(port)), "127.0.0.1")
+		r := &coturnRun{name: name, cmd: exec.CommandContext(t.Context(), uclient, args...)}
+		r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
+		if err := r.cmd.Start(); err != nil {
+			t.Fatal(err)
 		}
+		runs = append(runs, r)
+	}
+	for _, tt := range []struct {
+		name string
+		port uint16
+		args []string
+	}{
+		{"udp", w.udp.Port(), nil},
+		{"udp, Send", w.udp.Port(), []string{"-s"}},
+		{"tcp", w.tcp.Port(), []string{"-t"}},
+		{"tls", w.tls.Port(), []string{"-t", "-S"}},
+	} {
+		for approach, p := range map[string]turncred.Provisioner{"shared-key": w.sharedKey, "push": w.push} {
+			cred := provision(t, p, "alice", 1, time.Minute)
+			start(approach+", "+tt.name, tt.port, append(tt.args[:len(tt.args):len(tt.args)], "-u", cred.Username, "-w", string(cred.Password.Reveal()))...)
+		}
+		start("token, "+tt.name, tt.port, append(tt.args[:len(tt.args):len(tt.args)], "-J", "-u", "any", "-w", "any")...)
 	}
 	for _, r := range runs {
 		err := r.cmd.Wait()

@@ -23,21 +23,21 @@ func (s *Server) live(five FiveTuple, now time.Time) *allocation {
 func (s *Server) insert(a *allocation) *refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id := a.holder.identity
+	h := a.who()
 	switch {
 	case s.closed:
 		return refuse(stun.CodeInsufficientCapacity, "server is closing")
-	case s.revoked.hit(a.holder.tid, id):
+	case s.revoked.hit(h.tid, h.identity):
 		return challenge("credential revoked")
 	case s.flows.load(a.five) != nil:
 		return refuse(stun.CodeAllocMismatch, "five-tuple has an allocation")
-	case s.quotaReachedLocked(id.Subject):
+	case s.quotaReachedLocked(a.owner):
 		return refuse(stun.CodeAllocQuotaReached, "subject has its allocations")
 	}
-	if s.subjects[id.Subject] == nil {
-		s.subjects[id.Subject] = map[*allocation]struct{}{}
+	if s.subjects[a.owner] == nil {
+		s.subjects[a.owner] = map[*allocation]struct{}{}
 	}
-	s.subjects[id.Subject][a] = struct{}{}
+	s.subjects[a.owner][a] = struct{}{}
 	s.flows.put(a.five, a)
 	s.relayed.put(a.bound, a)
 	if a.relayed != a.bound {
@@ -48,16 +48,24 @@ func (s *Server) insert(a *allocation) *refusal {
 	return nil
 }
 
-// extend sets a's time-to-expiry and returns it, or 0 where a has ended.
-func (s *Server) extend(a *allocation, now time.Time, lifetime time.Duration) time.Duration {
+// extend sets a's time-to-expiry and returns it, or says why not. A token that h brought
+// takes the place of the one that a had. As in insert, a revocation takes the same lock.
+func (s *Server) extend(a *allocation, h *holder, now time.Time, lifetime time.Duration) (time.Duration, *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.ended.Load() {
-		return 0
+		return 0, refuse(stun.CodeAllocMismatch, "allocation has ended")
+	}
+	if h.byToken && h.tid != a.who().tid {
+		if s.revoked.hit(h.tid, h.identity) {
+			return 0, challenge("credential revoked")
+		}
+		a.holder.Store(new(*h))
+		a.limit = s.cfg.limit(a.since, h)
 	}
 	end := earlier(now.Add(lifetime), a.limit)
 	a.deadline.set(end)
-	return end.Sub(now)
+	return end.Sub(now), nil
 }
 
 // shortenLocked lets a live until limit at most.
@@ -82,10 +90,9 @@ func (s *Server) removeLocked(a *allocation) bool {
 	if !a.ended.CompareAndSwap(false, true) {
 		return false
 	}
-	subject := a.holder.identity.Subject
-	delete(s.subjects[subject], a)
-	if len(s.subjects[subject]) == 0 {
-		delete(s.subjects, subject)
+	delete(s.subjects[a.owner], a)
+	if len(s.subjects[a.owner]) == 0 {
+		delete(s.subjects, a.owner)
 	}
 	s.flows.remove(a.five)
 	s.relayed.remove(a.bound)
@@ -101,6 +108,6 @@ func (s *Server) release(a *allocation, why endReason) {
 	a.client.release()
 	s.metrics.ended[why].Inc()
 	out, in := a.toPeer.load(), a.toClient.load()
-	s.log.Info("relay: allocation ended", "flow", a.five.Client, "tid", a.holder.tid, "subject", a.holder.identity.Subject,
+	s.log.Info("relay: allocation ended", "flow", a.five.Client, "tid", a.who().tid, "subject", a.who().identity.Subject,
 		"relayed", a.relayed, "reason", why, "to_peer", out.Bytes, "to_client", in.Bytes)
 }

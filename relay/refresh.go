@@ -34,7 +34,10 @@ func (w *worker) handleRefresh(r *request) *refusal {
 	if no != nil {
 		return no
 	}
-	left := w.s.extend(r.alloc, r.now, desired)
+	left, no := w.s.extend(r.alloc, &r.holder, r.now, desired)
+	if no != nil {
+		return no
+	}
 	if left < time.Second {
 		return refuse(stun.CodeAllocMismatch, "allocation is at its end")
 	}

@@ -31,6 +31,7 @@ type request struct {
 	alloc  *allocation // live on the five-tuple, or nil
 	holder holder      // who asks, once authenticate has returned nil
 	key    []byte      // signs the answer; nil until MESSAGE-INTEGRITY has held
+	signed *integrity  // how
 }
 
 // refusal is an error response, and for the operator its cause.
@@ -70,6 +71,10 @@ func (w *worker) serve(r *request) *refusal {
 	// RFC 8489 §6.3: authentication first, unknown attributes after it.
 	r.alloc = w.s.live(r.five, r.now)
 	if no := w.authenticate(r); no != nil {
+		// RFC 7635 §7: 420 where tokens are off, also to who has nothing but a token.
+		if w.s.cfg.Tokens == nil && r.msg.Contains(attrAccessToken) {
+			return w.checkUnknown(r)
+		}
 		return no
 	}
 	if no := w.checkUnknown(r); no != nil {
@@ -83,8 +88,8 @@ func (w *worker) serve(r *request) *refusal {
 	if r.alloc == nil {
 		return refuse(stun.CodeAllocMismatch, "no allocation")
 	}
-	if r.holder.username != r.alloc.holder.username {
-		return refuse(stun.CodeWrongCredentials, "allocation of another username")
+	if !r.holder.sameUser(r.alloc.who()) {
+		return refuse(stun.CodeWrongCredentials, "allocation of another user")
 	}
 	switch r.msg.Type.Method {
 	case stun.MethodRefresh:
@@ -98,7 +103,7 @@ func (w *worker) serve(r *request) *refusal {
 
 // checkUnknown refuses attributes that the client wants understood (RFC 8489 §6.3.1).
 func (w *worker) checkUnknown(r *request) *refusal {
-	if unknown := unknownIn(r.msg); len(unknown) > 0 {
+	if unknown := unknownIn(r.msg, w.s.cfg.Tokens != nil); len(unknown) > 0 {
 		return &refusal{code: stun.CodeUnknownAttribute, cause: "unknown attribute", unknown: unknown}
 	}
 	return nil
@@ -127,6 +132,9 @@ func (w *worker) writeRefusal(r *request, no *refusal) {
 		w.out.Add(stun.AttrRealm, []byte(w.s.cfg.Realm))
 		var b [64]byte
 		w.out.Add(stun.AttrNonce, w.s.nonces.appendTo(b[:0], r.five, r.now))
+		if t := w.s.cfg.Tokens; t != nil { // RFC 7635 §4
+			w.out.Add(attrThirdPartyAuthorization, []byte(t.ServerName()))
+		}
 	}
 	if len(no.unknown) > 0 {
 		w.out.Add(stun.AttrUnknownAttributes, unknownValue(no.unknown))
@@ -145,9 +153,7 @@ func (w *worker) finish(r *request) {
 		w.out.Add(stun.AttrSoftware, []byte(w.s.cfg.Software))
 	}
 	if r.key != nil { // RFC 8489 §9.2.4: any response to an authenticated request
-		if err := stun.MessageIntegrity(r.key).AddTo(w.out); err != nil {
-			panic("relay: sign an answer: " + err.Error()) // FINGERPRINT comes after
-		}
+		r.signed.addTo(w.out, r.key)
 	}
 	if r.msg.Contains(stun.AttrFingerprint) {
 		_ = stun.Fingerprint.AddTo(w.out) // has no way to fail

@@ -27,11 +27,12 @@ func (s *Server) Revoke(ctx context.Context, r turncred.Revocation) error {
 	s.revoked.add(r)
 	var hit []*allocation
 	for _, a := range s.candidatesLocked(r) {
-		if !r.Hits(a.holder.tid, a.holder.identity) {
+		h := a.who()
+		if !r.Hits(h.tid, h.identity) {
 			continue
 		}
 		if r.KeepLive {
-			s.shortenLocked(a, a.holder.texp.Add(s.cfg.Grace))
+			s.shortenLocked(a, h.texp.Add(s.cfg.Grace))
 		} else if s.removeLocked(a) {
 			hit = append(hit, a)
 		}
@@ -59,7 +60,7 @@ func (s *Server) candidatesLocked(r turncred.Revocation) []*allocation {
 }
 
 // revokedNow reports whether the credential of h has been taken back.
-func (s *Server) revokedNow(h holder) bool {
+func (s *Server) revokedNow(h *holder) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.revoked.hit(h.tid, h.identity)

@@ -11,6 +11,8 @@ const (
 	stunHeaderLen    = 20
 	channelHeaderLen = 4
 	fingerprintLen   = 8 // FINGERPRINT with its header
+
+	attributeHeaderLen = 4
 )
 
 // worker handles what one socket or stream receives, one message after the other, and owns

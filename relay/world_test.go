@@ -22,6 +22,7 @@ import (
 	"epcscf/turncred"
 	"epcscf/turncred/push"
 	"epcscf/turncred/sharedkey"
+	"epcscf/turncred/token"
 )
 
 const testRealm turncred.Realm = "ims.test"
@@ -58,6 +59,7 @@ type world struct {
 	roots         *x509.CertPool
 	sharedKey     turncred.Provisioner
 	push          turncred.Provisioner
+	tokens        *token.Issuer
 }
 
 // newWorld starts a relay. edit, where not nil, changes its Config first.
@@ -113,7 +115,7 @@ func (w *world) credentials(t testing.TB, cfg *Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring, err := turncred.NewKeyRing(turncred.Key{ID: "k1", Secret: turncred.NewSecret(bytes.Repeat([]byte{9}, turncred.MinSecretLen))})
+	keys, err := turncred.NewKeyRing(turncred.Key{ID: "k1", Secret: turncred.NewSecret(bytes.Repeat([]byte{9}, turncred.MinSecretLen))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,15 +128,19 @@ func (w *world) credentials(t testing.TB, cfg *Config) {
 		}
 		return m
 	}
-	w.sharedKey = sharedkey.NewIssuer(minter(), ring, sharedkey.HMACSHA1)
-	auth, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: ring, Codec: codec, Realm: testRealm})
+	w.sharedKey = sharedkey.NewIssuer(minter(), keys, sharedkey.HMACSHA1)
+	auth, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: keys, Codec: codec, Realm: testRealm})
 	if err != nil {
 		t.Fatal(err)
 	}
 	table := push.NewTable(testRealm, cfg.Now)
 	w.push = push.NewIssuer(minter(), "p1", table)
+	ring, tokens := tokenSide(t)
+	if w.tokens, err = token.NewIssuer(minter(), ring, serverName); err != nil {
+		t.Fatal(err)
+	}
 	if cfg.Auth == nil {
-		cfg.Auth = turncred.Chain{auth, table}
+		cfg.Auth = turncred.Chain{auth, table, tokens}
 	}
 }
 
