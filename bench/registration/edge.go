@@ -121,6 +121,7 @@ func newProxy(a turncred.Approach, coreAddr string, udp *net.UDPConn, logger *sl
 	return proxy.New(proxy.Config{
 		Domain: domain, CoreAddr: udp.LocalAddr().(*net.UDPAddr).AddrPort(), NextHops: []proxy.NextHop{next}, AllowNoOrigin: true,
 		Provisioner: provisioner, Logger: logger, Metrics: prometheus.NewRegistry(),
+		Limits: proxy.Limits{Rate: -1}, // these flows register as fast as they are answered
 	})
 }
 
