@@ -76,7 +76,7 @@ func TestCoturnServerTakesTheHeadersCredential(t *testing.T) {
 	}
 	port := freePort(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	startProgram(t, accepts(addr), turnserver, "-n", "--listening-ip=127.0.0.1", fmt.Sprintf("--listening-port=%d", port),
+	startProgram(t, answersSTUN(addr), turnserver, "-n", "--listening-ip=127.0.0.1", fmt.Sprintf("--listening-port=%d", port),
 		"--relay-ip=127.0.0.1", "--use-auth-secret", "--static-auth-secret="+secrets.Km, "--realm="+d.Domain,
 		"--allow-loopback-peers", "--no-cli", "--no-tls", "--no-dtls", "--log-file=stdout", "--pidfile="+filepath.Join(t.TempDir(), "pid"))
 

@@ -251,6 +251,24 @@ func accepts(addr string) func() bool {
 	}
 }
 
+// answersSTUN reports whether a Binding request to a UDP port is answered (RFC 8489 §6).
+func answersSTUN(addr string) func() bool {
+	request := append([]byte{0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42}, "transaction!"...)
+	return func() bool {
+		c, err := net.Dial("udp4", addr)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = c.Close() }()
+		if _, err := c.Write(request); err != nil {
+			return false
+		}
+		_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err = c.Read(make([]byte, 1500))
+		return err == nil
+	}
+}
+
 // debugLog is a logger at debug level into w.
 func debugLog(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
