@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -200,7 +202,19 @@ func (n *Node) behindBalancers(ln net.Listener) net.Listener {
 
 // httpTLS keeps HTTP/1.1: a WebSocket takes over the connection, which HTTP/2 does not allow.
 func httpTLS(c *Certificate) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"http/1.1"}}
+	return &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: aeadSuites(), GetCertificate: c.get, NextProtos: []string{"http/1.1"}}
+}
+
+// aeadSuites are the suites of TLS 1.2 with forward secrecy and an AEAD (RFC 9325 §4.2);
+// Go's default has the CBC ones too.
+func aeadSuites() (ids []uint16) {
+	for _, s := range tls.CipherSuites() {
+		aead := strings.Contains(s.Name, "_GCM_") || strings.Contains(s.Name, "_CHACHA20_")
+		if aead && slices.Contains(s.SupportedVersions, tls.VersionTLS12) && strings.HasPrefix(s.Name, "TLS_ECDHE_") {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
 }
 
 // coreTLS serves both directions. The pool must not be nil: nil would be the system's, and
