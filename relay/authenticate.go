@@ -11,7 +11,6 @@ import (
 // The longest values that RFC 8489 allows, in bytes.
 const (
 	maxUsernameLen = 508 // §14.3: fewer than 509 bytes
-	maxRealmLen    = 763 // §14.9: at most 763 bytes
 	maxSoftwareLen = 763 // §14.14
 )
 

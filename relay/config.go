@@ -88,6 +88,11 @@ type Config struct {
 	// yet; each lives 10 s at most. Default 4096.
 	MaxPendingStreams int
 
+	// ChallengeRate bounds the unauthenticated answers on UDP, Binding among them, to this
+	// many a second for each IPv4 address or IPv6 /64, and four seconds' worth at once;
+	// default 500. TCP and TLS have no such limit: nobody forges their source.
+	ChallengeRate int
+
 	// ListenPacket opens relayed sockets; default a UDP socket with a receive buffer of
 	// 4 MiB. An error that is syscall.EADDRINUSE means: try another port.
 	ListenPacket func(ctx context.Context, addr netip.AddrPort) (net.PacketConn, error)
@@ -105,14 +110,19 @@ func (c *Config) check() error {
 	switch {
 	case c.Realm == "":
 		return errors.New("relay: Realm is not set")
-	case len(c.Realm) > maxRealmLen:
-		return fmt.Errorf("relay: Realm has %d bytes, want %d or fewer (RFC 8489 §14.9)", len(c.Realm), maxRealmLen)
 	case c.Auth == nil:
 		return errors.New("relay: Auth is not set")
 	case !c.RelayIP.IsValid() || c.RelayIP.IsUnspecified() || c.RelayIP.IsMulticast():
 		return fmt.Errorf("relay: RelayIP is %q, want the address of one of this host's interfaces", c.RelayIP)
 	case len(c.Software) > maxSoftwareLen:
 		return fmt.Errorf("relay: Software has %d bytes, want %d or fewer (RFC 8489 §14.14)", len(c.Software), maxSoftwareLen)
+	}
+	names := len(c.Realm)
+	if c.Tokens != nil {
+		names += len(c.Tokens.ServerName())
+	}
+	if names > maxNames {
+		return fmt.Errorf("relay: Realm and the tokens' server name have %d bytes, want %d or fewer: a challenge must not have over %d times its request's", names, maxNames, maxAmplification)
 	}
 	c.RelayIP = c.RelayIP.Unmap().WithZone("")
 	if c.ExternalIP.IsValid() {
@@ -155,6 +165,7 @@ func (c *Config) checkLimits() error {
 		{"MaxAllocationsPerSubject", &c.MaxAllocationsPerSubject, 32},
 		{"MaxPermissions", &c.MaxPermissions, 64},
 		{"MaxPendingStreams", &c.MaxPendingStreams, 4096},
+		{"ChallengeRate", &c.ChallengeRate, 500},
 	} {
 		if *n.v < 0 {
 			return fmt.Errorf("relay: %s is %d, want more than 0", n.name, *n.v)

@@ -17,7 +17,7 @@ func fuzzRelay(t testing.TB) (*worker, FiveTuple, *rawClient) {
 	t.Helper()
 	cfg := Config{
 		Realm: testRealm, RelayIP: loopback, AllowPeers: []netip.Prefix{loopbackP}, ListenPacket: listenMemory,
-		Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Now: time.Now, Logger: slog.New(slog.DiscardHandler), ChallengeRate: 1 << 20,
 	}
 	w := &world{}
 	w.credentials(t, &cfg)

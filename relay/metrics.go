@@ -12,25 +12,28 @@ import (
 type dropReason uint8
 
 const (
-	dropMalformed    dropReason = iota // neither STUN nor ChannelData, or not whole
-	dropFingerprint                    // FINGERPRINT is wrong or not last
-	dropUnsupported                    // a method or class that is not for us
-	dropLoop                           // from a relayed address of ours to a listener
-	dropNoAllocation                   // data without an allocation
-	dropNoChannel                      // ChannelData on an unbound channel
-	dropNoPermission                   // to or from a peer without permission
-	dropDeniedPeer                     // to or from a peer that the policy denies
-	dropOversize                       // a peer's datagram that did not fit
-	dropWrite                          // the socket or stream did not take it
-	dropPending                        // a stream too many without an allocation
-	dropTimeout                        // a stream without an allocation in time
-	dropHandshake                      // a TLS handshake that failed
+	dropMalformed     dropReason = iota // neither STUN nor ChannelData, or not whole
+	dropFingerprint                     // FINGERPRINT is wrong or not last
+	dropUnsupported                     // a method or class that is not for us
+	dropLoop                            // from a relayed address of ours to a listener
+	dropNoAllocation                    // data without an allocation
+	dropNoChannel                       // ChannelData on an unbound channel
+	dropNoPermission                    // to or from a peer without permission
+	dropDeniedPeer                      // to or from a peer that the policy denies
+	dropOversize                        // a peer's datagram that did not fit
+	dropWrite                           // the socket or stream did not take it
+	dropPending                         // a stream too many without an allocation
+	dropTimeout                         // a stream without an allocation in time
+	dropHandshake                       // a TLS handshake that failed
+	dropChallengeRate                   // a stranger's datagram beyond Config.ChallengeRate
+	dropAmplification                   // an answer to a stranger that would have been too long
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{
 	"malformed", "fingerprint", "unsupported", "loop", "no_allocation", "no_channel",
 	"no_permission", "denied_peer", "oversize", "write", "pending", "timeout", "handshake",
+	"challenge_rate", "amplification",
 }
 
 // endReason says why an allocation ended.

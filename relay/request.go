@@ -34,6 +34,9 @@ type request struct {
 	signed *integrity  // how
 }
 
+// stranger reports whether anyone may have sent r, and from anywhere.
+func (r *request) stranger() bool { return r.key == nil && r.five.Transport == UDP }
+
 // refusal is an error response, and for the operator its cause.
 type refusal struct {
 	code      stun.ErrorCode
@@ -53,7 +56,12 @@ func challenge(cause string) *refusal {
 func (w *worker) handleRequest(m *stun.Message, five FiveTuple, conn clientConn) {
 	r := &request{msg: m, five: five, conn: conn, now: w.s.cfg.Now()}
 	w.begin(r, stun.ClassSuccessResponse)
-	if no := w.serve(r); no != nil {
+	no := w.serve(r)
+	if r.stranger() && !w.s.strange.admit(five.Client.Addr(), r.now) {
+		w.s.metrics.drop(dropChallengeRate)
+		return
+	}
+	if no != nil {
 		w.writeRefusal(r, no)
 	}
 	w.finish(r)
@@ -149,8 +157,16 @@ func (w *worker) finish(r *request) {
 	if w.out.Type.Class == stun.ClassSuccessResponse {
 		w.s.metrics.answered(r.msg.Type.Method, 0)
 	}
-	if w.s.cfg.Software != "" {
-		w.out.Add(stun.AttrSoftware, []byte(w.s.cfg.Software))
+	room := maxSTUNLength
+	if r.stranger() {
+		room = maxAmplification*len(r.msg.Raw) - fingerprintLen
+	}
+	if s := w.s.cfg.Software; s != "" && len(w.out.Raw)+attributeHeaderLen+len(s)+tailroom <= room {
+		w.out.Add(stun.AttrSoftware, []byte(s))
+	}
+	if len(w.out.Raw) > room {
+		w.s.metrics.drop(dropAmplification)
+		return
 	}
 	if r.key != nil { // RFC 8489 §9.2.4: any response to an authenticated request
 		r.signed.addTo(w.out, r.key)

@@ -26,6 +26,7 @@ type Server struct {
 	policy   *peerPolicy
 	metrics  *metrics
 	pending  atomic.Int64 // streams without an allocation
+	strange  *strangers
 
 	// The data path reads flows and relayed; mu guards writing them.
 	flows   *table[FiveTuple]
@@ -55,8 +56,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: limitLog(cfg.Logger), nonces: n, dummyKey: newDummyKey(),
-		policy: newPeerPolicy(&cfg, cfg.Logger),
-		flows:  newTable[FiveTuple](), relayed: newTable[netip.AddrPort](),
+		policy: newPeerPolicy(&cfg, cfg.Logger), strange: newStrangers(cfg.ChallengeRate),
+		flows: newTable[FiveTuple](), relayed: newTable[netip.AddrPort](),
 		subjects: map[turncred.Subject]map[*allocation]struct{}{},
 		revoked:  newRevocations(),
 		open:     map[io.Closer]struct{}{},
