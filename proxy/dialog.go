@@ -187,10 +187,10 @@ func sameParams(u, v sip.Uri) bool {
 	if u.UriParams.Length() != v.UriParams.Length() {
 		return false
 	}
-	for _, k := range u.UriParams.Keys() {
-		a, _ := u.UriParams.Get(k)
-		b, ok := v.UriParams.Get(k)
-		if !ok || !strings.EqualFold(a, b) {
+	for _, a := range u.UriParams {
+		if !slices.ContainsFunc(v.UriParams, func(b sip.HeaderKV) bool {
+			return strings.EqualFold(a.K, b.K) && strings.EqualFold(a.V, b.V)
+		}) {
 			return false
 		}
 	}
