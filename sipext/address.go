@@ -112,7 +112,7 @@ func isURI(s string) bool {
 
 // isScheme checks RFC 3986 §3.1: ALPHA *( ALPHA / DIGIT / "+" / "-" / "." ).
 func isScheme(s string) bool {
-	return consistsOf(s, alpha+digits+"+-.") && strings.IndexByte(alpha, s[0]) >= 0
+	return schemeSet.holds(s) && strings.IndexByte(alpha, s[0]) >= 0
 }
 
 // parseParams reads *( SEMI name [ EQUAL value ] ), which must be all of s.

@@ -8,29 +8,54 @@ import (
 	"unicode/utf8"
 )
 
-const (
-	alpha  = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	digits = "0123456789"
-)
+// charset is a set of ASCII characters.
+type charset [256]bool
 
-// IsToken reports whether s is a token of RFC 3261 §25.1.
-func IsToken(s string) bool { return consistsOf(s, alpha+digits+"-.!%*_+`'~") }
-
-func isTid(s string) bool { return consistsOf(s, alpha+digits+"-_") }
-
-func isTpwd(s string) bool {
-	body := strings.TrimRight(s, "=")
-	return len(s)-len(body) <= 2 && consistsOf(body, alpha+digits+"+/")
+func charsetOf(chars string) *charset {
+	var c charset
+	for i := range len(chars) {
+		c[chars[i]] = true
+	}
+	return &c
 }
 
-// consistsOf reports whether s has bytes of set only, at least one.
-func consistsOf(s, set string) bool {
+const (
+	alpha      = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits     = "0123456789"
+	tokenChars = alpha + digits + "-.!%*_+`'~" // RFC 3261 §25.1
+)
+
+var (
+	digitSet  = charsetOf(digits)
+	tokenSet  = charsetOf(tokenChars)
+	hostSet   = charsetOf(tokenChars + "[]:") // token and host, as gen-value has them
+	tidSet    = charsetOf(alpha + digits + "-_")
+	base64Set = charsetOf(alpha + digits + "+/")
+
+	schemeSet   = charsetOf(alpha + digits + "+-.")
+	viaValueSet = charsetOf(tokenChars + "[]:=/")
+	hostnameSet = charsetOf(alpha + digits + "-._")
+	ipv6Set     = charsetOf("0123456789abcdefABCDEF:.")
+)
+
+// holds reports whether s has characters of the set only, at least one.
+func (c *charset) holds(s string) bool {
 	for i := range len(s) {
-		if strings.IndexByte(set, s[i]) < 0 {
+		if !c[s[i]] {
 			return false
 		}
 	}
 	return s != ""
+}
+
+// IsToken reports whether s is a token of RFC 3261 §25.1.
+func IsToken(s string) bool { return tokenSet.holds(s) }
+
+func isTid(s string) bool { return tidSet.holds(s) }
+
+func isTpwd(s string) bool {
+	body := strings.TrimRight(s, "=")
+	return len(s)-len(body) <= 2 && base64Set.holds(body)
 }
 
 // isGenValue reports whether s is a gen-value: token, host or quoted-string.
@@ -39,7 +64,7 @@ func isGenValue(s string) bool {
 		_, err := unquote(s)
 		return err == nil
 	}
-	return consistsOf(s, alpha+digits+"-.!%*_+`'~[]:")
+	return hostSet.holds(s)
 }
 
 // trimLWS trims SP and HTAB, and not what else Unicode calls a space.
@@ -99,15 +124,18 @@ func unquote(s string) (string, error) {
 	return b.String(), nil
 }
 
+// quoter escapes what a quoted-string cannot hold bare.
+var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 func quote(s string) (string, error) {
 	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return "", errors.New("control character or invalid UTF-8")
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`, nil
+	return `"` + quoter.Replace(s) + `"`, nil
 }
 
 func parseDigits(s string, bits int) (int64, error) {
-	if !consistsOf(s, digits) {
+	if !digitSet.holds(s) {
 		return 0, errors.New("want digits only")
 	}
 	n, err := strconv.ParseUint(s, 10, bits)

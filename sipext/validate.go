@@ -273,9 +273,9 @@ var longNames = func() map[string]string {
 		"Session-Expires", "Subject", "Supported", "To", "Via",
 	} {
 		m[strings.ToLower(n)] = n
-		if short, ok := compactForms[strings.ToLower(n)]; ok {
-			m[short] = n
-		}
+	}
+	for letter, n := range longForms {
+		m[string(rune(letter))] = n
 	}
 	return m
 }()

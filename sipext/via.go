@@ -43,7 +43,7 @@ func normalizeVia(s string) (string, error) {
 		}
 		// sipgo reads the name of a quoted parameter wrongly; a quoted token needs no quotes,
 		// and nothing else in quotes is of use in a Via.
-		if v != "" && !consistsOf(v, alpha+digits+"-.!%*_+`'~[]:=/") {
+		if v != "" && !viaValueSet.holds(v) {
 			return "", errVia
 		}
 		// RFC 3261 §8.1.1.7: a branch is unique; the bare cookie is not.
@@ -79,15 +79,15 @@ func normalizeSentBy(s string) (string, error) {
 	host, port := s, ""
 	if i := strings.LastIndexByte(s, ':'); i > strings.IndexByte(s, ']') && i >= 0 {
 		host, port = trimLWS(s[:i]), trimLWS(s[i+1:])
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || !consistsOf(port, digits) {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || !digitSet.holds(port) {
 			return "", errVia
 		}
 	}
 	if strings.HasPrefix(host, "[") {
-		if !strings.HasSuffix(host, "]") || !consistsOf(host[1:len(host)-1], "0123456789abcdefABCDEF:.") {
+		if !strings.HasSuffix(host, "]") || !ipv6Set.holds(host[1:len(host)-1]) {
 			return "", errVia
 		}
-	} else if !consistsOf(host, alpha+digits+"-._") {
+	} else if !hostnameSet.holds(host) {
 		return "", errVia
 	}
 	if port != "" {

@@ -30,12 +30,19 @@ type Minter struct {
 	cfg MinterConfig
 
 	mu      sync.Mutex // guards the fields below
-	counter uint8
-	issued  IssueTime // latest tick in any Tid: a revocation must reach it
+	counter uint8      // starts at random in each process
+	minted  int        // Tids with the tick of issued
+	// issued is the latest tick in any Tid. It never falls, so a clock that is set back
+	// repeats none, and a revocation reaches all.
+	issued IssueTime
 	// revoked is the tick of the last revocation. What is issued later gets a later tick,
 	// so that a registration right after a de-registration works at once.
 	revoked IssueTime
 }
+
+// maxMinted is how many Tids a tick holds before the counter would repeat. Beyond that,
+// 16,384 a second, ticks run ahead of the clock.
+const maxMinted = 256
 
 // NewMinter checks cfg.
 func NewMinter(cfg MinterConfig) (*Minter, error) {
@@ -92,10 +99,22 @@ func (m *Minter) stamp(r Request, now time.Time) (id Identity, counter uint8) {
 	id = Identity{Subject: m.cfg.Codec.Subject(r.IMPI), Binding: r.Binding}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	id.Issued = max(IssueTimeAt(now), m.revoked+1)
-	m.issued = max(m.issued, id.Issued)
+	id.Issued = m.tickLocked(now)
 	m.counter++
 	return id, m.counter
+}
+
+// tickLocked returns the issue time of the next Tid.
+func (m *Minter) tickLocked(now time.Time) IssueTime {
+	tick := max(IssueTimeAt(now), m.revoked+1, m.issued)
+	if tick == m.issued && m.minted == maxMinted {
+		tick++
+	}
+	if tick != m.issued {
+		m.issued, m.minted = tick, 0
+	}
+	m.minted++
+	return tick
 }
 
 // Mint returns a credential without its password.

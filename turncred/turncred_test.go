@@ -199,6 +199,22 @@ func TestRevocationSparesWhatComesAfterAndOtherDevices(t *testing.T) {
 	}
 }
 
+// The counter has 256 values: with the clock standing still, ticks must move on.
+func TestTidsNeverRepeat(t *testing.T) {
+	m := newMinter(t, nil)
+	seen := map[Tid]bool{}
+	for range 10 * maxMinted {
+		c, err := m.Mint(Request{IMPI: "alice@ims.test", Binding: 1, Life: time.Minute}, "k1", ApproachPush)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[c.Tid] {
+			t.Fatalf("Tid %s came twice", c.Tid)
+		}
+		seen[c.Tid] = true
+	}
+}
+
 func TestMintNeverOutlivesTheRegistration(t *testing.T) {
 	m := newMinter(t, nil)
 	for _, tt := range []struct{ life, want time.Duration }{{time.Minute, time.Minute}, {48 * time.Hour, time.Hour}, {1900 * time.Millisecond, time.Second}} {
