@@ -4,7 +4,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -63,8 +62,8 @@ func (t Tid) KeyID() KeyID {
 // (RFC 5869) from the deployment secret, which edges and our relays share: never from Km,
 // which the operator of a foreign TURN server knows too. Safe for concurrent use.
 type TidCodec struct {
-	secret     Secret
-	subjectKey Secret
+	secret  Secret
+	subject *MAC
 
 	mu     sync.RWMutex // guards blocks
 	blocks map[KeyID]cipher.Block
@@ -80,14 +79,13 @@ func NewTidCodec(deployment Secret) (*TidCodec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("derive the subject key: %w", err)
 	}
-	return &TidCodec{secret: deployment, subjectKey: NewSecret(sk), blocks: map[KeyID]cipher.Block{}}, nil
+	return &TidCodec{secret: deployment, subject: NewMAC(sha256.New, NewSecret(sk)), blocks: map[KeyID]cipher.Block{}}, nil
 }
 
 // Subject numbers a user.
 func (c *TidCodec) Subject(impi IMPI) Subject {
-	m := hmac.New(sha256.New, c.subjectKey.Reveal())
-	m.Write([]byte(impi))
-	return Subject(binary.BigEndian.Uint64(m.Sum(nil)))
+	var sum [sha256.Size]byte
+	return Subject(binary.BigEndian.Uint64(c.subject.Append(sum[:0], string(impi))))
 }
 
 // Seal makes the Tid for id under kid; counter tells apart Tids of one 1/64 s.
