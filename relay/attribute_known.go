@@ -14,6 +14,7 @@ var understood = map[stun.AttrType]bool{
 	stun.AttrErrorCode: true, stun.AttrUnknownAttributes: true, stun.AttrRealm: true,
 	stun.AttrNonce: true, stun.AttrXORMappedAddress: true,
 	stun.AttrMessageIntegritySHA256: true, stun.AttrPasswordAlgorithm: true,
+	stun.AttrUserhash:      true,
 	stun.AttrChannelNumber: true, stun.AttrLifetime: true, stun.AttrXORPeerAddress: true,
 	stun.AttrData: true, stun.AttrXORRelayedAddress: true, stun.AttrEvenPort: true,
 	stun.AttrRequestedTransport: true, stun.AttrRequestedAddressFamily: true,

@@ -33,10 +33,11 @@
 //	+-------------------------------+-------------------------------+
 //	|  data ...                                                     |
 //
-// A nonce is base64url over a time and a MAC that binds it to its source (nonce.go):
+// A nonce is the cookie of RFC 8489 §9.2, and base64url over a time and a MAC that binds it
+// to its source (nonce.go):
 //
-//	 0            6                                    22
-//	+------------+-------------------------------------+
-//	| Unix ms    | HMAC-SHA256(time, transport, ip, port)[:16]
-//	+------------+-------------------------------------+
+//	                   0            6                                    22
+//	"obMatJos2AAAB" + +------------+-------------------------------------+
+//	                  | Unix ms    | HMAC-SHA256(time, transport, ip, port)[:16]
+//	                  +------------+-------------------------------------+
 package relay

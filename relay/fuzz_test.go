@@ -55,9 +55,15 @@ func seeds(t testing.TB, c *rawClient) [][]byte {
 		c.peerRequest(stun.MethodChannelBind, peers[:1], channelNumber(0x4001)).Raw,
 		send.Raw, {0x40, 0, 0, 4, 'd', 'a', 't', 'a'},
 	}
-	for _, v := range vectors(t) {
-		all = append(all, v)
+	for _, rfc := range []string{"rfc5769", "rfc8489"} {
+		for _, v := range vectors(t, rfc) {
+			all = append(all, v)
+		}
 	}
+	alg := c.request(stun.MethodRefresh, algorithms...)
+	c.identify(alg)
+	integritySHA256.addTo(alg, c.longTermKey().SHA256.Reveal())
+	all = append(all, alg.Raw)
 	return all
 }
 

@@ -44,9 +44,13 @@ func (h *holder) owner() turncred.Subject {
 // shortMACKey is how much of a mac_key coturn's client signs with.
 const shortMACKey = 16
 
-// keys returns the keys with any of which h may sign.
-func (h *holder) keys(i *integrity) [][]byte {
-	if !h.byToken {
+// keys returns the keys with any of which h may sign. An algorithm says how a password
+// becomes a key; a mac_key is one already.
+func (h *holder) keys(i *integrity, a passwordAlgorithm) [][]byte {
+	switch {
+	case !h.byToken && a == algorithmSHA256:
+		return [][]byte{h.key.SHA256.Reveal()}
+	case !h.byToken:
 		return [][]byte{h.key.MD5.Reveal()}
 	}
 	mac := h.key.MD5.Reveal()

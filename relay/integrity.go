@@ -45,6 +45,17 @@ func (i *integrity) holds(m *stun.Message, key []byte) bool {
 	return false
 }
 
+// keyOf returns that of keys with which m is signed, or nil. An empty key is none: anyone
+// has it.
+func (i *integrity) keyOf(m *stun.Message, keys [][]byte) []byte {
+	for _, k := range keys {
+		if len(k) > 0 && i.holds(m, k) {
+			return k
+		}
+	}
+	return nil
+}
+
 // addTo signs m.
 func (i *integrity) addTo(m *stun.Message, key []byte) { m.Add(i.attr, i.sum(key, m.Raw)) }
 

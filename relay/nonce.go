@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -19,6 +20,12 @@ const (
 	nonceTimeLen = 6
 	nonceMACLen  = 16
 	nonceLen     = nonceTimeLen + nonceMACLen
+
+	// nonceCookie begins every nonce: a fixed text, and 24 bits of security features of
+	// which bit 0, password algorithms, is set (RFC 8489 §9.2, §18.1). It tells a client that
+	// somebody on the way has taken PASSWORD-ALGORITHMS out.
+	nonceCookie    = "obMatJos2" + "AAAB"
+	nonceStringLen = len(nonceCookie) + (nonceLen*8+5)/6
 )
 
 // nonceEncoding is strict, so that a nonce has one spelling.
@@ -49,16 +56,17 @@ func (n nonces) appendTo(b []byte, f FiveTuple, now time.Time) []byte {
 	putUint48(raw[:], uint64(now.UnixMilli()))
 	mac := n.mac(raw[:nonceTimeLen], f)
 	copy(raw[nonceTimeLen:], mac[:])
-	return nonceEncoding.AppendEncode(b, raw[:])
+	return nonceEncoding.AppendEncode(append(b, nonceCookie...), raw[:])
 }
 
 // valid reports whether nonce was made here for the client of f, at most nonceLife ago.
 func (n nonces) valid(nonce []byte, f FiveTuple, now time.Time) bool {
 	var raw [nonceLen]byte
-	if len(nonce) != nonceEncoding.EncodedLen(nonceLen) {
+	encoded, ok := bytes.CutPrefix(nonce, []byte(nonceCookie))
+	if !ok || len(nonce) != nonceStringLen {
 		return false
 	}
-	if _, err := nonceEncoding.Decode(raw[:], nonce); err != nil {
+	if _, err := nonceEncoding.Decode(raw[:], encoded); err != nil {
 		return false
 	}
 	mac := n.mac(raw[:nonceTimeLen], f)

@@ -72,13 +72,21 @@ func (c *rawClient) request(method stun.Method, attrs ...stun.RawAttribute) *stu
 // sign adds USERNAME, REALM, NONCE and MESSAGE-INTEGRITY.
 func (c *rawClient) sign(m *stun.Message) *stun.Message {
 	c.t.Helper()
-	m.Add(stun.AttrUsername, []byte(c.cred.Username))
-	m.Add(stun.AttrRealm, []byte(c.realm))
-	m.Add(stun.AttrNonce, []byte(c.nonce))
+	c.identify(m)
 	if err := c.key().AddTo(m); err != nil {
 		c.t.Fatal(err)
 	}
 	return m
+}
+
+func (c *rawClient) identify(m *stun.Message) {
+	m.Add(stun.AttrUsername, []byte(c.cred.Username))
+	m.Add(stun.AttrRealm, []byte(c.realm))
+	m.Add(stun.AttrNonce, []byte(c.nonce))
+}
+
+func (c *rawClient) longTermKey() turncred.LongTermKey {
+	return turncred.NewLongTermKey(c.cred.Username, turncred.Realm(c.realm), c.cred.Password)
 }
 
 func (c *rawClient) key() stun.MessageIntegrity {

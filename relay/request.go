@@ -138,8 +138,9 @@ func (w *worker) writeRefusal(r *request, no *refusal) {
 	}
 	if no.challenge {
 		w.out.Add(stun.AttrRealm, []byte(w.s.cfg.Realm))
-		var b [64]byte
+		var b [nonceStringLen]byte
 		w.out.Add(stun.AttrNonce, w.s.nonces.appendTo(b[:0], r.five, r.now))
+		w.out.Add(stun.AttrPasswordAlgorithms, offeredAlgorithms)
 		if t := w.s.cfg.Tokens; t != nil { // RFC 7635 §4
 			w.out.Add(attrThirdPartyAuthorization, []byte(t.ServerName()))
 		}

@@ -13,10 +13,10 @@ import (
 	"epcscf/turncred"
 )
 
-// vectors reads the messages of RFC 5769.
-func vectors(t testing.TB) map[string][]byte {
+// vectors reads the messages of an RFC.
+func vectors(t testing.TB, rfc string) map[string][]byte {
 	t.Helper()
-	text, err := os.ReadFile("testdata/rfc5769.txt")
+	text, err := os.ReadFile("testdata/" + rfc + ".txt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func decode(t *testing.T, b []byte) *stun.Message {
 }
 
 func TestRFC5769(t *testing.T) {
-	v := vectors(t)
+	v := vectors(t, "rfc5769")
 	short := []byte("VOkJxbRl1RmTxUk/WvJxBt")
 	for _, name := range []string{"request", "ipv4-response", "ipv6-response"} {
 		m := decode(t, v[name])
@@ -80,7 +80,7 @@ func TestRFC5769LongTerm(t *testing.T) {
 		c.Realm = realm
 		c.Auth = oneUser{username, turncred.NewLongTermKey(username, realm, turncred.NewSecret([]byte("TheMatrIX")))}
 	})
-	r := &request{msg: decode(t, vectors(t)["long-term-request"]), now: w.cfg.Now()}
+	r := &request{msg: decode(t, vectors(t, "rfc5769")["long-term-request"]), now: w.cfg.Now()}
 	if no := newWorker(w.Server).authenticate(r); no == nil || no.code != stun.CodeStaleNonce {
 		t.Errorf("authenticate: %+v, want 438", no)
 	}
