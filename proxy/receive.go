@@ -39,11 +39,22 @@ func parse(p *sip.Parser, raw []byte, l sipext.Limits) (sip.Message, sipext.Raw,
 			Answerable: scanned.Method != "" && scanned.Method != "ACK",
 		}
 	}
+	bracketMapped(m)
 	if req, ok := m.(*sip.Request); ok {
 		// sipgo reads methods in upper case, but they are case-sensitive (RFC 3261 §7.1).
 		req.Method = sip.RequestMethod(scanned.Method)
 	}
 	return m, scanned, nil
+}
+
+// bracketMapped gives back to IPv4-mapped addresses in Via the brackets that sipgo takes off
+// and forgets, since it holds them for IPv4 (RFC 5118 §4.9).
+func bracketMapped(m sip.Message) {
+	for _, h := range m.GetHeaders("Via") {
+		if via, ok := h.(*sip.ViaHeader); ok && strings.HasPrefix(strings.ToLower(via.Host), "::ffff:") && strings.Contains(via.Host, ".") {
+			via.Host = "[" + via.Host + "]"
+		}
+	}
 }
 
 // receive takes a SIP message from a WIC.
