@@ -32,6 +32,7 @@ type allocation struct {
 	since   time.Time
 	made    [stun.TransactionIDSize]byte // transaction that made it, to know a retransmission
 	owner   turncred.Subject             // whom the quota counts it for
+	budget  *allowance                   // of the owner's bytes; nil: no limit
 
 	// holder is whose it is: another credential of the same user once a token was renewed.
 	// The server's lock guards writing it.

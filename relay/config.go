@@ -76,6 +76,10 @@ type Config struct {
 	// MaxAllocationsPerSubject counts all of a user's credentials together; default 32:
 	// browsers open URIs x interfaces x media lines, 6 to 12 a user.
 	MaxAllocationsPerSubject int
+	// BytesPerSecond bounds what all of a user's allocations relay together, in both
+	// directions, with a second's worth at once. Beyond it packets are dropped. Default 0:
+	// no limit; else 65536 or more.
+	BytesPerSecond int
 	// MaxPermissions bounds the permissions, and likewise the channels, of one
 	// allocation; default 64.
 	MaxPermissions int
@@ -104,6 +108,9 @@ type Config struct {
 	// Now is the time for nonces, lifetimes and expiry; default time.Now.
 	Now func() time.Time
 }
+
+// minBytesPerSecond lets every datagram pass that a rested user sends.
+const minBytesPerSecond = 1 << 16
 
 // check refuses what cannot work and fills in the defaults.
 func (c *Config) check() error {
@@ -145,6 +152,9 @@ func (c *Config) check() error {
 }
 
 func (c *Config) checkLimits() error {
+	if c.BytesPerSecond != 0 && c.BytesPerSecond < minBytesPerSecond {
+		return fmt.Errorf("relay: BytesPerSecond is %d, want 0 for no limit, or %d or more: the largest datagram must fit into a second", c.BytesPerSecond, minBytesPerSecond)
+	}
 	for _, d := range []struct {
 		name string
 		v    *time.Duration

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/pion/stun/v3"
 )
@@ -42,13 +43,17 @@ func (w *worker) handleChannelData(b []byte, five FiveTuple) {
 		w.s.metrics.drop(dropNoChannel)
 		return
 	}
-	w.s.sendToPeer(a, b[channelHeaderLen:channelHeaderLen+n], c.peer, c.verdict)
+	w.s.sendToPeer(a, b[channelHeaderLen:channelHeaderLen+n], c.peer, c.verdict, now)
 }
 
 // sendToPeer sends data to peer from a's relayed address.
-func (s *Server) sendToPeer(a *allocation, data []byte, peer netip.AddrPort, v verdict) {
+func (s *Server) sendToPeer(a *allocation, data []byte, peer netip.AddrPort, v verdict, now time.Time) {
 	if !s.admits(v, peer) {
 		s.metrics.drop(dropDeniedPeer)
+		return
+	}
+	if !s.affords(a, len(data), now) {
+		s.metrics.drop(dropByteQuota)
 		return
 	}
 	if _, err := a.relay.WriteToUDPAddrPort(data, s.inward(peer)); err != nil {
@@ -127,6 +132,10 @@ func (s *Server) sendToClient(a *allocation, buf []byte, n int, from netip.AddrP
 	}
 	if !s.admits(perm.verdict, peer) {
 		s.metrics.drop(dropDeniedPeer)
+		return
+	}
+	if !s.affords(a, n, now) {
+		s.metrics.drop(dropByteQuota)
 		return
 	}
 	var message []byte

@@ -34,5 +34,5 @@ func (w *worker) handleSend(m *stun.Message, five FiveTuple) {
 		w.s.metrics.drop(dropNoPermission)
 		return
 	}
-	w.s.sendToPeer(a, data.Value, peer, perm.verdict)
+	w.s.sendToPeer(a, data.Value, peer, perm.verdict, now)
 }

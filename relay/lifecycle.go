@@ -38,6 +38,7 @@ func (s *Server) insert(a *allocation) *refusal {
 		s.subjects[a.owner] = map[*allocation]struct{}{}
 	}
 	s.subjects[a.owner][a] = struct{}{}
+	a.budget = s.budgetLocked(a.owner)
 	s.flows.put(a.five, a)
 	s.relayed.put(a.bound, a)
 	if a.relayed != a.bound {

@@ -27,13 +27,14 @@ const (
 	dropHandshake                       // a TLS handshake that failed
 	dropChallengeRate                   // a stranger's datagram beyond Config.ChallengeRate
 	dropAmplification                   // an answer to a stranger that would have been too long
+	dropByteQuota                       // beyond Config.BytesPerSecond
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{
 	"malformed", "fingerprint", "unsupported", "loop", "no_allocation", "no_channel",
 	"no_permission", "denied_peer", "oversize", "write", "pending", "timeout", "handshake",
-	"challenge_rate", "amplification",
+	"challenge_rate", "amplification", "byte_quota",
 }
 
 // endReason says why an allocation ended.

@@ -34,6 +34,7 @@ type Server struct {
 
 	mu                       sync.Mutex // guards the fields below
 	subjects                 map[turncred.Subject]map[*allocation]struct{}
+	budgets                  map[turncred.Subject]*allowance
 	revoked                  revocations
 	goneToPeer, goneToClient traffic // of allocations that ended
 	open                     map[io.Closer]struct{}
@@ -59,6 +60,7 @@ func New(cfg Config) (*Server, error) {
 		policy: newPeerPolicy(&cfg, cfg.Logger), strange: newStrangers(cfg.ChallengeRate),
 		flows: newTable[FiveTuple](), relayed: newTable[netip.AddrPort](),
 		subjects: map[turncred.Subject]map[*allocation]struct{}{},
+		budgets:  map[turncred.Subject]*allowance{},
 		revoked:  newRevocations(),
 		open:     map[io.Closer]struct{}{},
 	}
@@ -157,6 +159,7 @@ func (s *Server) sweep(now time.Time) {
 	})
 	s.mu.Lock()
 	s.revoked.prune(now)
+	s.pruneBudgetsLocked(now)
 	s.mu.Unlock()
 }
 

@@ -3,7 +3,6 @@ package relay
 import (
 	"hash/maphash"
 	"net/netip"
-	"sync/atomic"
 	"time"
 )
 
@@ -47,26 +46,4 @@ func (s *strangers) admit(ip netip.Addr, now time.Time) bool {
 	}
 	slot := &s.slots[maphash.Comparable(s.seed, ip)%strangerSlots]
 	return slot.take(now, s.every, challengeBurst*time.Second)
-}
-
-// allowance is a token bucket in one number: the time at which it is full again, which lies
-// ahead by what has been taken. The zero allowance is full. Safe for concurrent use.
-type allowance struct{ full atomic.Int64 }
-
-// take takes what costs the given time, unless more than burst would then be taken.
-func (a *allowance) take(now time.Time, cost, burst time.Duration) bool {
-	t := now.UnixNano()
-	for {
-		old := a.full.Load()
-		next := old
-		if old < t || old > t+int64(burst) { // full; or the clock was set back
-			next = t
-		}
-		if next += int64(cost); next > t+int64(burst) {
-			return false
-		}
-		if a.full.CompareAndSwap(old, next) {
-			return true
-		}
-	}
 }

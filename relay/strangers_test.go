@@ -3,8 +3,6 @@ package relay
 import (
 	"net/netip"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,24 +39,6 @@ func TestStrangersHaveARate(t *testing.T) {
 				t.Errorf("%s, %s: %d, want %d", tt.a, step.what, got, step.want)
 			}
 		}
-	}
-}
-
-func TestAllowanceIsExactBesideOthers(t *testing.T) {
-	var a allowance
-	var taken atomic.Int64
-	var all sync.WaitGroup
-	for range 8 {
-		all.Go(func() {
-			for range 1000 {
-				if a.take(time.Unix(1000, 0), time.Second, 500*time.Second) {
-					taken.Add(1)
-				}
-			}
-		})
-	}
-	if all.Wait(); taken.Load() != 500 {
-		t.Errorf("%d taken of 500", taken.Load())
 	}
 }
 
