@@ -79,6 +79,10 @@ type Config struct {
 	// EmergencyRoute is where calls to urn:service:sos go, from WICs that have not registered
 	// too; nil: nowhere, see emergency.go.
 	EmergencyRoute *NextHop
+	// RegEvent subscribes to the registration state of every registered user (RFC 3680), so
+	// that the core can end a registration. Off by default: a core without the package may
+	// send the SUBSCRIBE on to the user's devices.
+	RegEvent bool
 	// FlowGrace is how long a lost flow's calls go on and its credentials stay good for new
 	// allocations, so that a client may reconnect (RFC 5626 §4.5 retries after 30 to 60 s);
 	// default 120 s.

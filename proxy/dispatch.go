@@ -97,6 +97,7 @@ func (p *Proxy) request(req *sip.Request, from peer) {
 		t.answer(sip.StatusTrying, "Trying")
 	}
 	switch {
+	case from.flow == nil && p.events.forUs(t):
 	case from.flow == nil:
 		p.toWIC(t)
 	case req.Method == sip.REGISTER:

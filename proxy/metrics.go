@@ -31,6 +31,7 @@ const (
 	closedMalformed  = "malformed"
 	closedUnregister = "no-register"
 	closedUTF8       = "bad-utf8"
+	closedNetwork    = "deregistered" // by the core
 )
 
 // Why a message was dropped without an answer.
@@ -66,9 +67,14 @@ type metrics struct {
 	credentials   *prometheus.CounterVec // result
 	revocations   *prometheus.CounterVec // cause, result
 	untold        prometheus.Gauge
-	limited       *prometheus.CounterVec // reason
-	released      prometheus.Counter
-	core          coreMetrics
+
+	regSubscriptions prometheus.Gauge
+	regSubscribes    *prometheus.CounterVec // result
+	regNotifies      *prometheus.CounterVec // result
+	networkEnds      *prometheus.CounterVec // event
+	limited          *prometheus.CounterVec // reason
+	released         prometheus.Counter
+	core             coreMetrics
 }
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -91,8 +97,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		credentials:   counter("credentials_total", "Answers to requests for a TURN credential.", "result"),
 		revocations:   counter("revocations_total", "Revocations told to the relay.", "cause", "result"),
 		untold:        prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_revocations_untold", Help: "Revocations that the relay has not heard yet."}),
-		limited:       counter("sip_limited_total", "SIP messages of WICs that a limit refused.", "reason"),
-		released:      prometheus.NewCounter(prometheus.CounterOpts{Name: "epcscf_calls_released_total", Help: "Calls that the edge ended with BYE."}),
+
+		regSubscriptions: prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_regevent_subscriptions", Help: "Live subscriptions to registration state."}),
+		regSubscribes:    counter("regevent_subscribes_total", "Answers to subscriptions to registration state.", "result"),
+		regNotifies:      counter("regevent_notifies_total", "Notifications of registration state.", "result"),
+		networkEnds:      counter("registrations_ended_by_core_total", "Registrations that the core has ended or shortened.", "event"),
+		limited:          counter("sip_limited_total", "SIP messages of WICs that a limit refused.", "reason"),
+		released:         prometheus.NewCounter(prometheus.CounterOpts{Name: "epcscf_calls_released_total", Help: "Calls that the edge ended with BYE."}),
 	}
 	m.core = newCoreMetrics()
 	m.zero()
@@ -102,6 +113,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range append(m.core.collectors(),
 		m.flows, m.registrations, m.upgrades, m.refused, m.closed, m.malformed, m.requests,
 		m.responses, m.answered, m.dropped, m.credentials, m.revocations, m.untold,
+		m.regSubscriptions, m.regSubscribes, m.regNotifies, m.networkEnds,
 		m.limited, m.released, m.dialogs,
 	) {
 		if err := reg.Register(c); err != nil {
@@ -119,9 +131,13 @@ func (m *metrics) zero() {
 		}
 	}
 	each(m.refused, refusedTLS, refusedOrigin, refusedNoOrigin, refusedSubprotocol, refusedFlows, refusedAddress, refusedDraining, refusedHandshake)
-	each(m.closed, closedByPeer, closedShutdown, closedSlow, closedWrite, closedIdle, closedSlowWrite, closedFlood, closedOversize, closedMalformed, closedUnregister, closedUTF8)
+	each(m.closed, closedByPeer, closedShutdown, closedSlow, closedWrite, closedIdle, closedSlowWrite, closedFlood, closedOversize, closedMalformed, closedUnregister, closedUTF8, closedNetwork)
 	each(m.dropped, dropStray, dropMalformed, dropUnroutable, dropBacklog, dropCoreInvalid)
 	each(m.credentials, credentialLabels...)
+	each(m.regSubscribes, subscribeAccepted, subscribeRefused, subscribeFailed, subscribeLost)
+	each(m.regNotifies, notifyApplied, notifyStale, notifyMalformed, notifyUnknown)
+	each(m.networkEnds, string(eventShortened), string(eventExpired), string(eventDeactivated),
+		string(eventProbation), string(eventUnregistered), string(eventRejected))
 	each(m.limited, limitLabels...)
 	for _, f := range sipext.Faults {
 		m.malformed.WithLabelValues(string(f))

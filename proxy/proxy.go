@@ -36,6 +36,7 @@ type Proxy struct {
 	txs     txTable
 	regs    bindingTable
 	untold  untoldQueue
+	events  regEvents
 	core    *coreLink
 	nextURI hopURI // the first next hop
 	origins map[string]bool
@@ -76,6 +77,7 @@ func New(cfg Config) (*Proxy, error) {
 	p.sources.init()
 	p.txs.init()
 	p.regs.init()
+	p.events.init()
 	p.upgrader = newUpgrader()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.nextURI, _ = cfg.NextHops[0].uri() // check has read it
@@ -127,6 +129,7 @@ func (p *Proxy) Close() error {
 	}
 	p.txs.terminateAll()
 	p.regs.stop()
+	p.events.stop()
 	p.core.closeConns()
 	p.work.Wait()
 	return nil

@@ -198,12 +198,18 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Res
 		p: p, flow: f, aor: r.aor, contact: c.uri, instance: c.instance, regID: c.regID,
 		serviceRoute: elements(res, "Service-Route"), associated: associated(res), charging: r.charging, ident: id,
 	}
+	before := p.regs.own(reg)
 	if old != nil {
 		old.stopTimer()
 		p.regs.release(old) // its private identity may have been another
 	}
-	if before := p.regs.own(reg); before != nil {
+	if before != nil {
 		p.replace(before, reg)
+	}
+	if old != nil {
+		p.events.join(reg, old)
+	} else {
+		p.events.join(reg, before)
 	}
 	if !f.keepRegistration(reg, old) {
 		// The flow went while the core answered: the same grace as for any lost flow.
@@ -264,6 +270,7 @@ func (p *Proxy) unbind(r *registering, c contact) {
 		reg.stopTimer()
 		f.dropRegistration(reg)
 		p.regs.release(reg)
+		p.events.leave(reg)
 		scope = reg.scope(false)
 	}
 	p.log.Info("deregistered", "flow", f.id, "impu", string(r.aor))
@@ -283,6 +290,7 @@ func (p *Proxy) unbindAll(r *registering) {
 			reg.stopTimer()
 			o.dropRegistration(reg)
 			p.regs.release(reg)
+			p.events.leave(reg)
 		}
 	}
 	p.log.Info("deregistered", "flow", f.id, "impu", string(r.aor), "reason", "all contacts")

@@ -23,13 +23,13 @@ type Registration struct {
 	instance     string
 	regID        string
 	serviceRoute []string // in order, as written
-	associated   []IMPU   // the implicit set; the first is the default
 	charging     []string // P-Charging-Function-Addresses, as written
 
-	mu    sync.Mutex // guards ident, timer and ended
-	ident bindingIdentity
-	timer *time.Timer // expiry, or the grace of a lost flow
-	ended bool
+	mu         sync.Mutex // guards what follows
+	associated []IMPU     // the implicit set; the first is the default
+	ident      bindingIdentity
+	timer      *time.Timer // expiry, or the grace of a lost flow
+	ended      bool
 }
 
 // bindingIdentity is what credentials of a binding depend on.
@@ -51,13 +51,27 @@ func (i bindingIdentity) key() bindingKey { return bindingKey{i.impi, i.binding}
 
 // speaksFor reports whether the registration made id one of the user's identities.
 func (r *Registration) speaksFor(id IMPU) bool {
-	return r.aor == id || slices.Contains(r.associated, id)
+	return r.aor == id || slices.Contains(r.identities(), id)
+}
+
+// identities returns the implicit set, which nobody changes in place.
+func (r *Registration) identities() []IMPU {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.associated
+}
+
+// disown takes an identity out of the implicit set.
+func (r *Registration) disown(id IMPU) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.associated = slices.DeleteFunc(slices.Clone(r.associated), func(o IMPU) bool { return o == id })
 }
 
 // defaultIdentity is the first of the implicit set, or without one what was registered.
 func (r *Registration) defaultIdentity() IMPU {
-	if len(r.associated) > 0 {
-		return r.associated[0]
+	if ids := r.identities(); len(ids) > 0 {
+		return ids[0]
 	}
 	return r.aor
 }
@@ -160,6 +174,7 @@ func (r *Registration) expired() {
 	}
 	r.flow.dropRegistration(r)
 	if r.p.regs.release(r) {
+		r.p.events.leave(r)
 		r.p.log.Info("registration expired", "flow", r.flow.id, "impu", string(r.aor))
 		r.p.revoke(causeExpired, r.scope(false))
 	}
@@ -183,6 +198,7 @@ func (p *Proxy) flowLost(f *Flow) {
 // allocations stay: the user may be talking on through another edge.
 func (r *Registration) graceOver() {
 	if r.p.regs.release(r) {
+		r.p.events.leave(r)
 		r.p.log.Info("flow grace over", "flow", r.flow.id, "impu", string(r.aor))
 		r.p.revoke(causeFlowLost, r.scope(true))
 	}
@@ -317,7 +333,7 @@ func (f *Flow) info() FlowInfo {
 		id := r.identity()
 		i.Registrations = append(i.Registrations, RegistrationInfo{
 			IMPU: r.aor, IMPI: id.impi, Contact: r.contact, Instance: strings.Trim(r.instance, "<>"),
-			RegID: r.regID, Associated: slices.Clone(r.associated), Expires: id.expires,
+			RegID: r.regID, Associated: slices.Clone(r.identities()), Expires: id.expires,
 		})
 	}
 	return i
