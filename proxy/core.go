@@ -240,17 +240,6 @@ func (l *coreLink) route(req *sip.Request, hops *hopSet, key uint64) (peer, erro
 	return l.fit(up[0], req, to), nil
 }
 
-// peerFor opens the way to the first hop of a set, for a request that belongs to no flow.
-func (l *coreLink) peerFor(hops *hopSet) (peer, error) {
-	up, _ := hops.wait(l.p.ctx, 0)
-	if len(up) == 0 {
-		return peer{}, errAllDown
-	}
-	return l.open(up[0])
-}
-
-func (p *Proxy) nextHop(req *sip.Request) *hopSet { return p.hopsFor(req, false) }
-
 // write sends a request that has no transaction, an ACK.
 func (l *coreLink) write(req *sip.Request, hops *hopSet, key uint64) error {
 	to, err := l.route(req, hops, key)
