@@ -1,5 +1,5 @@
 // Package proxy is the SIP edge of an eP-CSCF (TS 23.228 Annex U): browsers (WICs) reach
-// it by SIP over secure WebSocket (RFC 7118), the IMS core by SIP over UDP or TCP. It
+// it by SIP over secure WebSocket (RFC 7118), the IMS core by SIP over UDP, TCP or TLS. It
 // registers them, routes their requests both ways, keeps the trust boundary, and puts a
 // TURN credential on the 200 to REGISTER and to OPTIONS (TS 33.203 X.5.2).
 //
@@ -17,7 +17,9 @@
 //	 fromWIC         route.go        Service-Route, P-Asserted-Identity, Record-Route
 //	 toWIC           route.go        by flow token only, never by DNS
 //	relay            relay.go        responses back, forking 2xx, CANCEL, Timer C
-//	coreLink         core.go         UDP and TCP to the core, behind sip.Connection
+//	toCore           failover.go     to the next hop, and to another where that one fails
+//	 hopSet          hopset.go       the core's addresses by DNS (resolve.go), and their health
+//	coreLink         core.go         UDP, TCP and TLS to the core, behind sip.Connection
 //
 // A request is checked, rewritten and sent in the goroutine that read it, so requests of
 // one flow keep their order; a goroutine of its own then waits for the responses.
@@ -44,8 +46,8 @@
 //
 // # What is left to the finer duties of a P-CSCF
 //
-// integrity-protected (removed, never set), the reg event package, NAPTR, SRV and failover
-// of the core (resolve), the check of a dialog's participants and of its route against a
-// record (popRoutesFromWIC), release of a call whose flow is lost after its answer, and a
-// longer T1 toward the WIC (sipgo's timers are global).
+// integrity-protected (removed, never set), the reg event package, the check of a dialog's
+// participants and of its route against a record (popRoutesFromWIC), release of a call
+// whose flow is lost after its answer, and a longer T1 toward the WIC (sipgo's timers are
+// global).
 package proxy

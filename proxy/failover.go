@@ -365,12 +365,19 @@ func (j *journey) leave(c *clientTx, invite, canceled bool) {
 // that of a fork, for the caller to acknowledge and to end.
 func (j *journey) listen(c *clientTx, invite, canceled bool) {
 	over := j.over
+	// RFC 3261 §9.1: 64*T1 after the CANCEL nothing more is waited for.
+	end := time.NewTimer(64 * sip.T1)
+	defer end.Stop()
 	for {
 		select {
+		case <-end.C:
+			c.Terminate()
+			return
 		case res := <-c.Responses():
 			switch {
 			case res.IsProvisional() && invite && !canceled:
 				canceled = true
+				end.Reset(64 * sip.T1)
 				j.p.sendCancel(c, nil)
 			case res.IsProvisional():
 			default:
