@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,13 +16,30 @@ import (
 
 // flakyRelay fails until up, and for good where it refuses a binding.
 type flakyRelay struct {
-	up      bool
 	refuses turncred.Binding
-	tries   int
-	told    []turncred.Revocation
+
+	mu    sync.Mutex // guards the fields below
+	up    bool
+	tries int
+	told  []turncred.Revocation
+}
+
+func (f *flakyRelay) comeUp() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.up = true
+}
+
+// heard returns how often it was asked, and what it took.
+func (f *flakyRelay) heard() (tries int, told []turncred.Revocation) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tries, slices.Clone(f.told)
 }
 
 func (f *flakyRelay) Revoke(_ context.Context, r turncred.Revocation) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.tries++
 	if !f.up || *r.Binding == f.refuses {
 		return errors.New("connection refused")
@@ -57,17 +76,18 @@ func TestUntoldRevocations(t *testing.T) {
 				r.proxy.revoke(causeExpired, alice(b))
 			}
 			time.Sleep(5 * time.Minute)
-			if relay.tries < 10 || relay.tries > 30 {
-				t.Errorf("%d tries in five minutes, want them spread", relay.tries)
+			if tries, _ := relay.heard(); tries < 10 || tries > 30 {
+				t.Errorf("%d tries in five minutes, want them spread", tries)
 			}
-			relay.up = true
+			relay.comeUp()
 			time.Sleep(2 * lastRetry)
-			if len(relay.told) != 5 || count(r, revokedLate) != 5 || count(r, revokedLost) != 0 {
-				t.Fatalf("told %d, late %v, lost %v, want 5, 5, 0", len(relay.told), count(r, revokedLate), count(r, revokedLost))
+			_, told := relay.heard()
+			if len(told) != 5 || count(r, revokedLate) != 5 || count(r, revokedLost) != 0 {
+				t.Fatalf("told %d, late %v, lost %v, want 5, 5, 0", len(told), count(r, revokedLate), count(r, revokedLost))
 			}
-			for _, told := range relay.told {
-				if told.IssuedUntil > first+10 {
-					t.Errorf("%+v also takes what was issued after the first try", told)
+			for _, r := range told {
+				if r.IssuedUntil > first+10 {
+					t.Errorf("%+v also takes what was issued after the first try", r)
 				}
 			}
 			if got := r.metric("epcscf_revocations_untold"); got != 0 {
@@ -81,10 +101,10 @@ func TestUntoldRevocations(t *testing.T) {
 			r := start(t, relay)
 			r.proxy.revoke(causeExpired, alice(0))
 			r.proxy.revoke(causeExpired, alice(1))
-			relay.up = true
+			relay.comeUp()
 			time.Sleep(time.Minute)
-			if len(relay.told) != 1 {
-				t.Errorf("told %d, want the other one", len(relay.told))
+			if _, told := relay.heard(); len(told) != 1 {
+				t.Errorf("told %d, want the other one", len(told))
 			}
 			time.Sleep(2 * time.Hour) // beyond the credential's own end
 			if count(r, revokedLost) != 1 || r.metric("epcscf_revocations_untold") != 0 {
