@@ -215,6 +215,7 @@ func TestBadCommandLinesAreAnswered(t *testing.T) {
 		{"argument too many", []string{"demo", "now"}, 2, []string{"now"}},
 		{"address without port", free("--listen", "127.0.0.1"), 2, []string{"--listen", `"127.0.0.1"`, "127.0.0.1:8443"}},
 		{"unspecified address", free("--turn-listen", "0.0.0.0:3478"), 2, []string{"--turn-listen", "127.0.0.1:3478"}},
+		{"relay on IPv6", free("--turn-listen", "[::1]:3478"), 2, []string{"--turn-listen", "IPv4", "127.0.0.1:3478"}},
 		{"unknown approach", free("--turn-approach", "pull"), 2, []string{"--turn-approach", "shared-key", "push"}},
 		{"core without transport", free("--core", "10.0.0.1:5060"), 2, []string{"--core", "udp:"}},
 		{"bad ttl", free("--ttl", "soon"), 2, []string{"--ttl", "soon"}},

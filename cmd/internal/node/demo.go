@@ -61,6 +61,15 @@ func (d *Demo) check() error {
 				a.flag, a.addr, a.addr.Port())
 		}
 	}
+	for _, a := range []struct {
+		flag string
+		addr netip.AddrPort
+	}{{"--turn-listen", d.TURNListen}, {"--turns-listen", d.TURNSListen}} {
+		// Browsers ask for relayed addresses of IPv4, and a demo's relay has one family.
+		if !a.addr.Addr().Unmap().Is4() {
+			return configErrorf("%s %s: the demo's relay gives IPv4 addresses: give one, for example 127.0.0.1:%d", a.flag, a.addr, a.addr.Port())
+		}
+	}
 	if err := CheckAdmin(d.AdminListen); err != nil {
 		return configErrorf("--admin-listen %s: %v", d.AdminListen, err)
 	}
