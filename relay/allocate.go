@@ -42,7 +42,7 @@ func (w *worker) handleAllocate(r *request) *refusal {
 
 	// Step 4, DONT-FRAGMENT, is an unknown attribute to us: see understood.
 	// Steps 5 to 9: families and ports.
-	even, no := w.checkRelayAddress(r)
+	want, no := w.checkRelayAddress(r)
 	if no != nil {
 		return no
 	}
@@ -56,7 +56,7 @@ func (w *worker) handleAllocate(r *request) *refusal {
 		return refuse(stun.CodeAllocQuotaReached, "subject has its allocations")
 	}
 
-	a, no := w.s.allocate(r, lifetime, even)
+	a, no := w.s.allocate(r, lifetime, want)
 	if no != nil {
 		return no
 	}
@@ -64,9 +64,15 @@ func (w *worker) handleAllocate(r *request) *refusal {
 	return nil
 }
 
-// checkRelayAddress makes the checks of RFC 8656 §7.2, steps 5 to 9, and returns whether
-// the port must be even.
-func (w *worker) checkRelayAddress(r *request) (even bool, no *refusal) {
+// wanted is which relayed addresses an Allocate asks for.
+type wanted struct {
+	family byte
+	also   bool // IPv6 beside IPv4
+	even   bool // port
+}
+
+// checkRelayAddress makes the checks of RFC 8656 §7.2, steps 5 to 9.
+func (w *worker) checkRelayAddress(r *request) (want wanted, no *refusal) {
 	family, hasFamily := r.msg.Attributes.Get(stun.AttrRequestedAddressFamily)
 	additional, hasAdditional := r.msg.Attributes.Get(attrAdditionalAddressFamily)
 	port, hasPort := r.msg.Attributes.Get(stun.AttrEvenPort)
@@ -74,24 +80,24 @@ func (w *worker) checkRelayAddress(r *request) (even bool, no *refusal) {
 	// Step 5: we never reserve a port, so no token is valid.
 	if r.msg.Contains(stun.AttrReservationToken) {
 		if hasPort || hasFamily || hasAdditional {
-			return false, refuse(stun.CodeBadRequest, "RESERVATION-TOKEN beside EVEN-PORT or a family")
+			return want, refuse(stun.CodeBadRequest, "RESERVATION-TOKEN beside EVEN-PORT or a family")
 		}
-		return false, refuse(stun.CodeInsufficientCapacity, "unknown RESERVATION-TOKEN")
+		return want, refuse(stun.CodeInsufficientCapacity, "unknown RESERVATION-TOKEN")
 	}
 
 	// Steps 6 and 7: without REQUESTED-ADDRESS-FAMILY the client wants IPv4.
 	if hasFamily && hasAdditional {
-		return false, refuse(stun.CodeBadRequest, "REQUESTED- and ADDITIONAL-ADDRESS-FAMILY")
+		return want, refuse(stun.CodeBadRequest, "REQUESTED- and ADDITIONAL-ADDRESS-FAMILY")
 	}
-	wanted := byte(familyIPv4)
+	want = wanted{family: familyIPv4, also: hasAdditional, even: hasPort}
 	if hasFamily {
 		var ok bool
-		if wanted, ok = firstByteOf(family.Value); !ok {
-			return false, refuse(stun.CodeBadRequest, "REQUESTED-ADDRESS-FAMILY is malformed")
+		if want.family, ok = firstByteOf(family.Value); !ok {
+			return want, refuse(stun.CodeBadRequest, "REQUESTED-ADDRESS-FAMILY is malformed")
 		}
 	}
-	if wanted != familyOf(w.s.cfg.RelayIP) {
-		return false, refuse(stun.CodeAddrFamilyNotSupported, "no relay address of the family")
+	if !w.s.faces.of(want.family).relay.IsValid() {
+		return want, refuse(stun.CodeAddrFamilyNotSupported, "no relay address of the family")
 	}
 
 	// Step 8: R asks for the next port too, which we cannot give.
@@ -99,19 +105,19 @@ func (w *worker) checkRelayAddress(r *request) (even bool, no *refusal) {
 		reserve, ok := evenPortOf(port.Value)
 		switch {
 		case !ok, reserve && hasAdditional:
-			return false, refuse(stun.CodeBadRequest, "EVEN-PORT is malformed, or R beside ADDITIONAL-ADDRESS-FAMILY")
+			return want, refuse(stun.CodeBadRequest, "EVEN-PORT is malformed, or R beside ADDITIONAL-ADDRESS-FAMILY")
 		case reserve:
-			return false, refuse(stun.CodeInsufficientCapacity, "EVEN-PORT with a reservation")
+			return want, refuse(stun.CodeInsufficientCapacity, "EVEN-PORT with a reservation")
 		}
 	}
 
-	// Step 9: a dual allocation gets its IPv4 half, and ADDRESS-ERROR-CODE for the other.
+	// Step 9: a dual allocation. What cannot be had of IPv6 is for ADDRESS-ERROR-CODE.
 	if hasAdditional {
 		if f, ok := firstByteOf(additional.Value); !ok || f != familyIPv6 {
-			return false, refuse(stun.CodeBadRequest, "ADDITIONAL-ADDRESS-FAMILY is not IPv6")
+			return want, refuse(stun.CodeBadRequest, "ADDITIONAL-ADDRESS-FAMILY is not IPv6")
 		}
 	}
-	return hasPort, nil
+	return want, nil
 }
 
 // lifetimeWanted computes what RFC 8656 §7.2 and §8.2 grant: the client's wish, at most
@@ -128,41 +134,45 @@ func lifetimeWanted(m *stun.Message) (time.Duration, *refusal) {
 	return max(min(asked, maxLifetime), defaultLifetime), nil
 }
 
-// allocate opens a relayed socket and makes the allocation live.
-func (s *Server) allocate(r *request, lifetime time.Duration, even bool) (*allocation, *refusal) {
-	sock, bound, err := s.openRelay(even)
+// allocate opens the relayed sockets and makes the allocation live.
+func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*allocation, *refusal) {
+	legs, err := s.openLegs(want)
 	if err != nil {
 		s.log.Warn("relay: no relayed socket", "err", err)
 		return nil, refuse(stun.CodeInsufficientCapacity, "no relayed socket")
 	}
 	a := &allocation{
-		five: r.five, client: r.conn.retain(), relay: sock, bound: bound, relayed: bound,
+		five: r.five, client: r.conn.retain(), legs: legs,
 		since: r.now, made: r.msg.TransactionID, owner: r.holder.owner(),
 		paths: newPaths(s.cfg.MaxPermissions), limit: s.cfg.limit(r.now, &r.holder),
 	}
 	a.holder.Store(new(r.holder))
-	if s.cfg.ExternalIP.IsValid() {
-		a.relayed = netip.AddrPortFrom(s.cfg.ExternalIP, bound.Port())
-	}
 	a.deadline.set(earlier(r.now.Add(lifetime), a.limit))
 	if no := s.insert(a); no != nil {
-		_ = sock.Close()
+		for _, l := range legs {
+			_ = l.sock.Close()
+		}
 		return nil, no
 	}
 	a.client.trust(a)
 	s.log.Info("relay: allocation made", "flow", a.five.Client, "transport", a.five.Transport,
-		"tid", r.holder.tid, "subject", r.holder.identity.Subject, "relayed", a.relayed)
+		"tid", r.holder.tid, "subject", r.holder.identity.Subject, "relayed", a.first().relayed)
 	return a, nil
 }
 
 // writeAllocated writes the success response of RFC 8656 §7.2.
 func (w *worker) writeAllocated(r *request, a *allocation) {
 	r.alloc = a
-	w.addAddress(stun.AttrXORRelayedAddress, a.relayed)
+	for _, l := range a.legs {
+		w.addAddress(stun.AttrXORRelayedAddress, l.relayed)
+	}
 	w.out.Add(stun.AttrLifetime, lifetimeValue(a.deadline.time().Sub(r.now)))
-	if r.msg.Contains(attrAdditionalAddressFamily) {
-		code := stun.CodeAddrFamilyNotSupported
-		w.out.Add(attrAddressErrorCode, append([]byte{familyIPv6, 0, byte(code / 100), byte(code % 100)}, "Address Family not Supported"...))
+	if r.msg.Contains(attrAdditionalAddressFamily) && len(a.legs) == 1 {
+		code, phrase := stun.CodeAddrFamilyNotSupported, "Address Family not Supported"
+		if w.s.faces.of(familyIPv6).relay.IsValid() {
+			code, phrase = stun.CodeInsufficientCapacity, "Insufficient Capacity"
+		}
+		w.out.Add(attrAddressErrorCode, append([]byte{familyIPv6, 0, byte(code / 100), byte(code % 100)}, phrase...))
 	}
 	w.addAddress(stun.AttrXORMappedAddress, r.five.Client)
 }
@@ -177,16 +187,46 @@ var errNoPort = errors.New("every relayed port is in use")
 // maxPortTries bounds the system calls of one Allocate where others hold our ports.
 const maxPortTries = 64
 
+// openLegs opens what an Allocate wants. Of a dual allocation the IPv4 half must be had.
+func (s *Server) openLegs(want wanted) ([]*leg, error) {
+	l, err := s.openLeg(want.family, want.even)
+	if err != nil {
+		return nil, err
+	}
+	legs := []*leg{l}
+	if !want.also || !s.faces.of(familyIPv6).relay.IsValid() {
+		return legs, nil
+	}
+	if l, err = s.openLeg(familyIPv6, want.even); err != nil {
+		s.log.Warn("relay: no relayed socket of IPv6", "err", err)
+		return legs, nil
+	}
+	return append(legs, l), nil
+}
+
+func (s *Server) openLeg(family byte, even bool) (*leg, error) {
+	f := s.faces.of(family)
+	sock, bound, err := s.openRelay(f.relay, even)
+	if err != nil {
+		return nil, err
+	}
+	l := &leg{sock: sock, bound: bound, relayed: bound}
+	if f.external.IsValid() {
+		l.relayed = netip.AddrPortFrom(f.external, bound.Port())
+	}
+	return l, nil
+}
+
 // openRelay binds a socket to a port at random, so that a relayed address cannot be guessed
 // (RFC 8656 §7.2, RFC 6056 §3.3.1), and tries the following ones while it is taken.
-func (s *Server) openRelay(even bool) (socket, netip.AddrPort, error) {
+func (s *Server) openRelay(ip netip.Addr, even bool) (socket, netip.AddrPort, error) {
 	size := int(s.cfg.MaxPort) - int(s.cfg.MinPort) + 1
 	var random [4]byte
 	_, _ = rand.Read(random[:]) // crypto/rand does not fail
 	start, tries := int(binary.BigEndian.Uint32(random[:]))%size, 0
 	for i := range size {
 		port := s.cfg.MinPort + uint16((start+i)%size)
-		addr := netip.AddrPortFrom(s.cfg.RelayIP, port)
+		addr := netip.AddrPortFrom(ip, port)
 		if even && port%2 != 0 || s.relayed.load(addr) != nil {
 			continue
 		}

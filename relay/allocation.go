@@ -22,17 +22,15 @@ type clientConn interface {
 	release()
 }
 
-// allocation is one relayed transport address and what belongs to it (RFC 8656 §6).
+// allocation is what a client has made on its five-tuple (RFC 8656 §6).
 type allocation struct {
-	five    FiveTuple
-	client  clientConn
-	relay   socket
-	bound   netip.AddrPort // of relay
-	relayed netip.AddrPort // as the client knows it: bound, or with the external address
-	since   time.Time
-	made    [stun.TransactionIDSize]byte // transaction that made it, to know a retransmission
-	owner   turncred.Subject             // whom the quota counts it for
-	budget  *allowance                   // of the owner's bytes; nil: no limit
+	five   FiveTuple
+	client clientConn
+	legs   []*leg // one or two, fixed
+	since  time.Time
+	made   [stun.TransactionIDSize]byte // transaction that made it, to know a retransmission
+	owner  turncred.Subject             // whom the quota counts it for
+	budget *allowance                   // of the owner's bytes; nil: no limit
 
 	// holder is whose it is: another credential of the same user once a token was renewed.
 	// The server's lock guards writing it.
@@ -74,6 +72,7 @@ func (c *trafficCounter) load() traffic { return traffic{c.packets.Load(), c.byt
 type AllocationInfo struct {
 	FiveTuple FiveTuple
 	Relayed   netip.AddrPort // as the client knows it
+	Relayed6  netip.AddrPort // the IPv6 one of a dual allocation, else invalid
 	Tid       turncred.Tid
 	Subject   turncred.Subject
 	Binding   turncred.Binding
@@ -89,12 +88,16 @@ func (a *allocation) info(now time.Time) AllocationInfo {
 	h := a.who()
 	perms, channels := a.paths.count(now)
 	out, in := a.toPeer.load(), a.toClient.load()
-	return AllocationInfo{
-		FiveTuple: a.five, Relayed: a.relayed,
+	i := AllocationInfo{
+		FiveTuple: a.five, Relayed: a.first().relayed,
 		Tid: h.tid, Subject: h.identity.Subject, Binding: h.identity.Binding,
 		Since: a.since, Expires: a.deadline.time(),
 		Permissions: perms, Channels: channels,
 		PacketsToPeer: out.Packets, BytesToPeer: out.Bytes,
 		PacketsToClient: in.Packets, BytesToClient: in.Bytes,
 	}
+	if len(a.legs) > 1 {
+		i.Relayed6 = a.legs[1].relayed
+	}
+	return i
 }

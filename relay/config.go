@@ -60,6 +60,9 @@ type Config struct {
 	RelayIP netip.Addr
 	// ExternalIP is given out in place of RelayIP, where a NAT maps one to the other 1:1.
 	ExternalIP netip.Addr
+	// RelayIP6, where set beside a RelayIP of IPv4, is where relayed sockets of IPv6 are
+	// bound, for clients that ask for that family or for both.
+	RelayIP6 netip.Addr
 	// MinPort and MaxPort bound relayed ports; default 49152 to 65535 (RFC 8656 §7.2).
 	MinPort, MaxPort uint16
 
@@ -131,12 +134,8 @@ func (c *Config) check() error {
 	if names > maxNames {
 		return fmt.Errorf("relay: Realm and the tokens' server name have %d bytes, want %d or fewer: a challenge must not have over %d times its request's", names, maxNames, maxAmplification)
 	}
-	c.RelayIP = c.RelayIP.Unmap().WithZone("")
-	if c.ExternalIP.IsValid() {
-		c.ExternalIP = c.ExternalIP.Unmap().WithZone("")
-		if c.ExternalIP.Is4() != c.RelayIP.Is4() {
-			return fmt.Errorf("relay: ExternalIP %s and RelayIP %s are of different families", c.ExternalIP, c.RelayIP)
-		}
+	if err := c.checkFaces(); err != nil {
+		return err
 	}
 	if c.MinPort == 0 && c.MaxPort == 0 {
 		c.MinPort, c.MaxPort = 49152, 65535
@@ -149,6 +148,34 @@ func (c *Config) check() error {
 		return fmt.Errorf("relay: AfterExpiry: %w", err)
 	}
 	return c.checkLimits()
+}
+
+// checkFaces brings the relay's addresses into one form.
+func (c *Config) checkFaces() error {
+	c.RelayIP = c.RelayIP.Unmap().WithZone("")
+	if c.ExternalIP.IsValid() {
+		c.ExternalIP = c.ExternalIP.Unmap().WithZone("")
+		if c.ExternalIP.Is4() != c.RelayIP.Is4() {
+			return fmt.Errorf("relay: ExternalIP %s and RelayIP %s are of different families", c.ExternalIP, c.RelayIP)
+		}
+	}
+	if ip := c.RelayIP6; ip.IsValid() {
+		c.RelayIP6 = ip.Unmap().WithZone("")
+		if c.RelayIP6.Is4() || c.RelayIP6.IsUnspecified() || c.RelayIP6.IsMulticast() || !c.RelayIP.Is4() {
+			return fmt.Errorf("relay: RelayIP6 is %s beside RelayIP %s, want an interface's address of IPv6 beside one of IPv4", ip, c.RelayIP)
+		}
+	}
+	return nil
+}
+
+// faces returns the relay's addresses by family.
+func (c *Config) faces() *faces {
+	var f faces
+	f[familyOf(c.RelayIP)-familyIPv4] = face{c.RelayIP, c.ExternalIP}
+	if c.RelayIP6.IsValid() {
+		f[1] = face{relay: c.RelayIP6}
+	}
+	return &f
 }
 
 func (c *Config) checkLimits() error {

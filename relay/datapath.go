@@ -56,7 +56,12 @@ func (s *Server) sendToPeer(a *allocation, data []byte, peer netip.AddrPort, v v
 		s.metrics.drop(dropByteQuota)
 		return
 	}
-	if _, err := a.relay.WriteToUDPAddrPort(data, s.inward(peer)); err != nil {
+	l := a.leg(peer.Addr())
+	if l == nil { // it ended in between
+		s.metrics.drop(dropNoAllocation)
+		return
+	}
+	if _, err := l.sock.WriteToUDPAddrPort(data, s.faces.inward(peer)); err != nil {
 		s.metrics.drop(dropWrite)
 		return
 	}
@@ -75,39 +80,23 @@ func (s *Server) admits(v verdict, peer netip.AddrPort) bool {
 	return false
 }
 
-// inward turns the address that we give out for a relayed socket into the one where it is
-// bound, so that two users behind our 1:1 NAT need no hairpin; outward is its inverse.
-func (s *Server) inward(peer netip.AddrPort) netip.AddrPort {
-	if s.cfg.ExternalIP.IsValid() && peer.Addr() == s.cfg.ExternalIP {
-		return netip.AddrPortFrom(s.cfg.RelayIP, peer.Port())
-	}
-	return peer
-}
-
-func (s *Server) outward(peer netip.AddrPort) netip.AddrPort {
-	if s.cfg.ExternalIP.IsValid() && peer.Addr() == s.cfg.RelayIP {
-		return netip.AddrPortFrom(s.cfg.ExternalIP, peer.Port())
-	}
-	return peer
-}
-
-// relayLoop is the only reader of a's relayed socket. It returns when a has ended.
-func (s *Server) relayLoop(a *allocation) {
+// relayLoop is the only reader of a leg's socket. It returns when the leg has ended.
+func (s *Server) relayLoop(a *allocation, l *leg) {
 	defer s.wg.Done()
 	buf := make([]byte, headroom+smallDatagram+1+tailroom)
 	for {
 		room := buf[headroom : len(buf)-tailroom]
-		n, from, err := a.relay.ReadFromUDPAddrPort(room)
+		n, from, err := l.sock.ReadFromUDPAddrPort(room)
 		switch {
-		case err != nil && (errors.Is(err, net.ErrClosed) || a.ended.Load()):
+		case err != nil && (errors.Is(err, net.ErrClosed) || a.ended.Load() || l.ended.Load()):
 			return
 		case err != nil:
-			s.log.Warn("relay: relayed socket failed", "relayed", a.relayed, "err", err)
+			s.log.Warn("relay: relayed socket failed", "relayed", l.relayed, "err", err)
 			s.end(a, endSocket)
 			return
 		case n == len(room): // the byte too many says that it was cut
 			s.metrics.drop(dropOversize)
-			if a.paths.permits(s.outward(unmapped(from)).Addr(), s.cfg.Now()) != nil { // no stranger makes it grow
+			if a.paths.permits(s.faces.outward(unmapped(from)).Addr(), s.cfg.Now()) != nil { // no stranger makes it grow
 				buf = make([]byte, headroom+largeDatagram+1+tailroom)
 			}
 			continue
@@ -124,7 +113,7 @@ func (s *Server) sendToClient(a *allocation, buf []byte, n int, from netip.AddrP
 		s.metrics.drop(dropNoAllocation)
 		return
 	}
-	peer := s.outward(from)
+	peer := s.faces.outward(from)
 	perm := a.paths.permits(peer.Addr(), now)
 	if perm == nil {
 		s.metrics.drop(dropNoPermission)

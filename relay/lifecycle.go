@@ -40,12 +40,14 @@ func (s *Server) insert(a *allocation) *refusal {
 	s.subjects[a.owner][a] = struct{}{}
 	a.budget = s.budgetLocked(a.owner)
 	s.flows.put(a.five, a)
-	s.relayed.put(a.bound, a)
-	if a.relayed != a.bound {
-		s.relayed.put(a.relayed, a)
+	for _, l := range a.legs {
+		s.relayed.put(l.bound, a)
+		if l.relayed != l.bound {
+			s.relayed.put(l.relayed, a)
+		}
+		s.wg.Add(1)
+		go s.relayLoop(a, l)
 	}
-	s.wg.Add(1)
-	go s.relayLoop(a)
 	return nil
 }
 
@@ -96,19 +98,51 @@ func (s *Server) removeLocked(a *allocation) bool {
 		delete(s.subjects, a.owner)
 	}
 	s.flows.remove(a.five)
-	s.relayed.remove(a.bound)
-	s.relayed.remove(a.relayed)
+	for _, l := range a.legs {
+		if !l.ended.Load() { // or another allocation may have its address by now
+			s.forgetLegLocked(l)
+		}
+	}
 	s.goneToPeer.add(a.toPeer.load())
 	s.goneToClient.add(a.toClient.load())
 	return true
 }
 
+// forgetLegLocked takes l out of the tables. The caller then closes its socket.
+func (s *Server) forgetLegLocked(l *leg) {
+	s.relayed.remove(l.bound)
+	s.relayed.remove(l.relayed)
+}
+
+// endLeg ends a's address of one family, with the permissions and channels of its peers and
+// no others; and a itself where it has no other (RFC 8656 §8.1).
+func (s *Server) endLeg(a *allocation, l *leg) {
+	s.mu.Lock()
+	last := true
+	for _, o := range a.legs {
+		last = last && (o == l || o.ended.Load())
+	}
+	if last || a.ended.Load() {
+		s.mu.Unlock()
+		s.end(a, endDeleted)
+		return
+	}
+	if l.ended.CompareAndSwap(false, true) {
+		s.forgetLegLocked(l)
+	}
+	s.mu.Unlock()
+	_ = l.sock.Close()
+	a.paths.forget(l.family())
+}
+
 // release closes what a held.
 func (s *Server) release(a *allocation, why endReason) {
-	_ = a.relay.Close()
+	for _, l := range a.legs {
+		_ = l.sock.Close() // again, where a leg had ended
+	}
 	a.client.release()
 	s.metrics.ended[why].Inc()
 	out, in := a.toPeer.load(), a.toClient.load()
 	s.log.Info("relay: allocation ended", "flow", a.five.Client, "tid", a.who().tid, "subject", a.who().identity.Subject,
-		"relayed", a.relayed, "reason", why, "to_peer", out.Bytes, "to_client", in.Bytes)
+		"relayed", a.first().relayed, "reason", why, "to_peer", out.Bytes, "to_client", in.Bytes)
 }

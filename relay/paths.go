@@ -135,6 +135,18 @@ func (p *paths) prune(now time.Time) {
 	p.set.Store(p.set.Load().pruned(now))
 }
 
+// forget removes what belongs to peers of one family.
+func (p *paths) forget(family byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.set.Load()
+	next := &pathSet{maps.Clone(old.permissions), maps.Clone(old.numbers), maps.Clone(old.peers)}
+	maps.DeleteFunc(next.permissions, func(ip netip.Addr, _ *permission) bool { return familyOf(ip) == family })
+	maps.DeleteFunc(next.numbers, func(_ uint16, c *channel) bool { return familyOf(c.peer.Addr()) == family })
+	maps.DeleteFunc(next.peers, func(peer netip.AddrPort, _ *channel) bool { return familyOf(peer.Addr()) == family })
+	p.set.Store(next)
+}
+
 // count returns how many permissions and channels live at now.
 func (p *paths) count(now time.Time) (permissions, channels int) {
 	live := p.set.Load().pruned(now)

@@ -78,7 +78,7 @@ const (
 // peerPolicy decides who may be a peer. judge stands where a permission is installed,
 // and admits before each datagram in either direction.
 type peerPolicy struct {
-	own   []netip.Addr // RelayIP and ExternalIP
+	own   []netip.Addr // where relayed sockets are bound, and what is given out for them
 	allow []netip.Prefix
 
 	// ports are never peers: our listeners and Config.DenyPeers. A reader takes the map as
@@ -87,11 +87,8 @@ type peerPolicy struct {
 }
 
 func newPeerPolicy(cfg *Config, log *slog.Logger) *peerPolicy {
-	p := &peerPolicy{own: []netip.Addr{cfg.RelayIP}}
+	p := &peerPolicy{own: cfg.faces().own()}
 	p.ports.Store(&map[netip.AddrPort]struct{}{})
-	if cfg.ExternalIP.IsValid() {
-		p.own = append(p.own, cfg.ExternalIP)
-	}
 	for _, a := range cfg.AllowPeers {
 		if a.Addr().Is4In6() && a.Bits() >= 96 {
 			a = netip.PrefixFrom(a.Addr().Unmap(), a.Bits()-96)

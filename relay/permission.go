@@ -47,7 +47,7 @@ func (w *worker) handleCreatePermission(r *request) *refusal {
 // judgePeer returns the policy's verdict on a peer of a, or the refusal: 443 for the other
 // family, 403 for what is not allowed (RFC 8656 §10.2, §12.2).
 func (w *worker) judgePeer(a *allocation, ip netip.Addr) (verdict, *refusal) {
-	if familyOf(ip) != familyOf(a.relayed.Addr()) {
+	if a.leg(ip) == nil {
 		return denied, refuse(stun.CodePeerAddrFamilyMismatch, "peer is of the other family")
 	}
 	v := w.s.policy.judge(ip)

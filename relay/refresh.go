@@ -8,13 +8,15 @@ import (
 
 // handleRefresh follows RFC 8656 §8.2.
 func (w *worker) handleRefresh(r *request) *refusal {
-	// "attribute value does not match the address family of the allocation": 443.
+	// "attribute value does not match the address family of the allocation": 443. Of a dual
+	// allocation it may name either; both share one time-to-expiry.
+	var only *leg
 	if f, has := r.msg.Attributes.Get(stun.AttrRequestedAddressFamily); has {
 		family, ok := firstByteOf(f.Value)
 		if !ok {
 			return refuse(stun.CodeBadRequest, "REQUESTED-ADDRESS-FAMILY is malformed")
 		}
-		if family != familyOf(r.alloc.relayed.Addr()) {
+		if only = r.alloc.legOf(family); only == nil {
 			return refuse(stun.CodePeerAddrFamilyMismatch, "allocation is of the other family")
 		}
 	}
@@ -22,7 +24,11 @@ func (w *worker) handleRefresh(r *request) *refusal {
 	// "the attribute value is zero": the allocation is deleted.
 	if v, err := r.msg.Get(stun.AttrLifetime); err == nil {
 		if asked, ok := lifetimeOf(v); ok && asked == 0 {
-			w.s.end(r.alloc, endDeleted)
+			if only != nil {
+				w.s.endLeg(r.alloc, only)
+			} else {
+				w.s.end(r.alloc, endDeleted)
+			}
 			w.out.Add(stun.AttrLifetime, lifetimeValue(0))
 			return nil
 		}

@@ -24,6 +24,7 @@ type Server struct {
 	nonces   nonces
 	dummyKey []byte // checks requests of unknown users, so that they take as long
 	policy   *peerPolicy
+	faces    *faces
 	metrics  *metrics
 	pending  atomic.Int64 // streams without an allocation
 	strange  *strangers
@@ -57,7 +58,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: limitLog(cfg.Logger), nonces: n, dummyKey: newDummyKey(),
-		policy: newPeerPolicy(&cfg, cfg.Logger), strange: newStrangers(cfg.ChallengeRate),
+		policy: newPeerPolicy(&cfg, cfg.Logger), faces: cfg.faces(), strange: newStrangers(cfg.ChallengeRate),
 		flows: newTable[FiveTuple](), relayed: newTable[netip.AddrPort](),
 		subjects: map[turncred.Subject]map[*allocation]struct{}{},
 		budgets:  map[turncred.Subject]*allowance{},
