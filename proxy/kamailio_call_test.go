@@ -259,7 +259,7 @@ func (s *sipp) start(t *testing.T, addr, core string) (wait func()) {
 	t.Cleanup(func() {
 		if done != nil {
 			_ = cmd.Process.Kill()
-			<-done
+			_ = <-done
 			msgs, _ := os.ReadFile(filepath.Join(dir, "messages"))
 			t.Logf("sipp's messages:\n%s", msgs)
 		}

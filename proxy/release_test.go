@@ -48,12 +48,12 @@ func TestLostFlowReleasesCalls(t *testing.T) {
 		{"network lost: after the grace", 20 * time.Millisecond, func(w *wic) { _ = w.ws.Close() }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r, core, w, reg := registered(t, func(c *Config) { c.FlowGrace = tt.grace })
+			r, core, w, _ := registered(t, func(c *Config) { c.FlowGrace = tt.grace })
 			out := callOut(t, r, core, w)
 			tt.lose(w)
 			released(t, out)
 
-			r, core, w, reg = registered(t, func(c *Config) { c.FlowGrace = tt.grace })
+			r, core, w, reg := registered(t, func(c *Config) { c.FlowGrace = tt.grace })
 			in := callIn(t, r, core, w, pathOf(reg))
 			tt.lose(w)
 			released(t, in)
