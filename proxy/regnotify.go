@@ -242,8 +242,8 @@ func (r *Registration) shorten(left time.Duration) {
 // WIC may have subscribed too, and then the core's NOTIFY to it is on its way.
 const notifyFirst = time.Second
 
-// endedByNetwork drops a registration that the core has ended, takes back its credentials,
-// and closes the socket where no other registration is on it.
+// endedByNetwork drops a registration that the core has ended, releases its calls, takes back
+// its credentials, and closes the socket where no other registration is on it.
 func (p *Proxy) endedByNetwork(r *Registration, event regEvent) {
 	r.stopTimer()
 	r.flow.dropRegistration(r)
@@ -254,6 +254,8 @@ func (p *Proxy) endedByNetwork(r *Registration, event regEvent) {
 	p.log.Info("registration ended by the core", "flow", r.flow.id, "impu", string(r.aor), "reason", string(event))
 	p.events.leave(r)
 	p.start(func() {
+		key := r.identity().key()
+		p.releaseDialogs(r.flow, &key, reasonDeregistered) // TS 24.229 5.2.5.2, 5.2.8
 		p.revoke(causeNetwork, r.scope(false))
 		select {
 		case <-time.After(notifyFirst):

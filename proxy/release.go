@@ -24,8 +24,8 @@ import (
 
 // Why the edge ends a call (RFC 3326).
 const (
-	reasonFlowLost = `SIP;cause=503;text="Flow lost"`
-	reasonTimeout  = `SIP;cause=408;text="No answer in time"`
+	reasonFlowLost     = `SIP;cause=503;text="Flow lost"`
+	reasonDeregistered = `SIP;cause=480;text="Registration ended by the network"`
 )
 
 // dialogsLost is called once when a flow has ended; left says that the WIC closed it.

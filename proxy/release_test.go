@@ -129,13 +129,13 @@ func TestLostCallerIsHungUp(t *testing.T) {
 	core.respond(r.edge, bye, 200)
 }
 
-// TestReleaseBothSides: a call that the edge ends for the core's sake, as where a
-// registration is taken back.
+// TestReleaseBothSides: the calls of a registration that the core has taken back end on both
+// sides (TS 24.229 5.2.5.2, known to us by digests).
 func TestReleaseBothSides(t *testing.T) {
 	r, core, w, reg := registered(t, nil)
 	c := callIn(t, r, core, w, pathOf(reg))
-	const reason = `SIP;cause=480;text="Deregistered"`
-	r.proxy.releaseDialogs(r.proxy.flows.all()[0], nil, reason)
+	const reason = reasonDeregistered
+	r.proxy.endedByNetwork(r.proxy.flows.all()[0].registrationsOf("sip:alice@ims.test")[0], eventDeactivated)
 	for side, bye := range map[string]*sip.Request{"core": core.request(sip.BYE), "WIC": w.incoming(sip.BYE)} {
 		if got := first(bye, "Reason"); got != reason {
 			t.Errorf("%s: Reason = %q, want %q", side, got, reason)
