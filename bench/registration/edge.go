@@ -22,6 +22,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"epcscf/internal/gctune"
 	"epcscf/proxy"
 	"epcscf/turncred"
 	"epcscf/turncred/push"
@@ -42,6 +43,7 @@ func edgeMain(args []string) int {
 }
 
 func edgeRun(args []string, in io.Reader, out io.Writer) error {
+	defer gctune.Start()() // as cmd/epcscf does
 	fs := flag.NewFlagSet(edgeMode, flag.ContinueOnError)
 	approach := fs.String("approach", "", "shared-key or push")
 	cert := fs.String("cert", "", "certificate file")
