@@ -16,7 +16,9 @@
 //	 options         options.go      answered here, with the credential, where it is for us
 //	 fromWIC         route.go        Service-Route, P-Asserted-Identity, Record-Route
 //	 toWIC           route.go        by flow token only, never by DNS
+//	 dialogTable     dialog*.go      who takes part in which dialog, by which route
 //	relay            relay.go        responses back, forking 2xx, CANCEL, Timer C
+//	 release         release.go      BYE and CANCEL for calls whose flow is lost
 //	toCore           failover.go     to the next hop, and to another where that one fails
 //	 hopSet          hopset.go       the core's addresses by DNS (resolve.go), and their health
 //	coreLink         core.go         UDP, TCP and TLS to the core, behind sip.Connection
@@ -44,10 +46,12 @@
 // check, the handshake blocks the accept loop), its transport layer (see coreLink) and its
 // request helpers (a Max-Forwards of 0 becomes 4294967295).
 //
-// # What is left to the finer duties of a P-CSCF
+// # Dialogs
 //
-// integrity-protected (removed, never set), the reg event package, the check of a dialog's
-// participants and of its route against a record (popRoutesFromWIC), release of a call
-// whose flow is lost after its answer, and a longer T1 toward the WIC (sipgo's timers are
-// global).
+// A dialog of a WIC is known by Call-ID and both tags (dialog.go). It is made by a response,
+// before the next message of that peer is read (dialogwatch.go), and ends with BYE, failure,
+// the last NOTIFY, or its time. A request within a dialog needs no registration, but must be
+// a participant's: 481 where there is no such dialog, 403 where it is another's. A dialog
+// belongs to the flow that its route set names, or to the flow on which the same device has
+// registered since. An idle flow has none of this state.
 package proxy
