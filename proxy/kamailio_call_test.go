@@ -259,9 +259,9 @@ func (s *sipp) start(t *testing.T, addr, core string) (wait func()) {
 	t.Cleanup(func() {
 		if done != nil {
 			_ = cmd.Process.Kill()
-			_ = <-done
+			err := <-done
 			msgs, _ := os.ReadFile(filepath.Join(dir, "messages"))
-			t.Logf("sipp's messages:\n%s", msgs)
+			t.Logf("sipp: %v; its messages:\n%s", err, msgs)
 		}
 	})
 	bound(t, addr)
