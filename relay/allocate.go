@@ -69,6 +69,8 @@ type wanted struct {
 	family byte
 	also   bool // IPv6 beside IPv4
 	even   bool // port
+	pair   bool // the next port reserved
+	token  *reservationToken
 }
 
 // checkRelayAddress makes the checks of RFC 8656 §7.2, steps 5 to 9.
@@ -77,12 +79,16 @@ func (w *worker) checkRelayAddress(r *request) (want wanted, no *refusal) {
 	additional, hasAdditional := r.msg.Attributes.Get(attrAdditionalAddressFamily)
 	port, hasPort := r.msg.Attributes.Get(stun.AttrEvenPort)
 
-	// Step 5: we never reserve a port, so no token is valid.
-	if r.msg.Contains(stun.AttrReservationToken) {
+	// Step 5. Whether the token is valid is seen when the port is taken.
+	if v, has := r.msg.Attributes.Get(stun.AttrReservationToken); has {
+		t, ok := reservationTokenOf(v.Value)
 		if hasPort || hasFamily || hasAdditional {
 			return want, refuse(stun.CodeBadRequest, "RESERVATION-TOKEN beside EVEN-PORT or a family")
 		}
-		return want, refuse(stun.CodeInsufficientCapacity, "unknown RESERVATION-TOKEN")
+		if !ok {
+			return want, refuse(stun.CodeBadRequest, "RESERVATION-TOKEN is malformed")
+		}
+		return wanted{token: &t}, nil
 	}
 
 	// Steps 6 and 7: without REQUESTED-ADDRESS-FAMILY the client wants IPv4.
@@ -100,15 +106,13 @@ func (w *worker) checkRelayAddress(r *request) (want wanted, no *refusal) {
 		return want, refuse(stun.CodeAddrFamilyNotSupported, "no relay address of the family")
 	}
 
-	// Step 8: R asks for the next port too, which we cannot give.
+	// Step 8: R asks for the next port too.
 	if hasPort {
 		reserve, ok := evenPortOf(port.Value)
-		switch {
-		case !ok, reserve && hasAdditional:
+		if !ok || reserve && hasAdditional {
 			return want, refuse(stun.CodeBadRequest, "EVEN-PORT is malformed, or R beside ADDITIONAL-ADDRESS-FAMILY")
-		case reserve:
-			return want, refuse(stun.CodeInsufficientCapacity, "EVEN-PORT with a reservation")
 		}
+		want.pair = reserve
 	}
 
 	// Step 9: a dual allocation. What cannot be had of IPv6 is for ADDRESS-ERROR-CODE.
@@ -136,7 +140,10 @@ func lifetimeWanted(m *stun.Message) (time.Duration, *refusal) {
 
 // allocate opens the relayed sockets and makes the allocation live.
 func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*allocation, *refusal) {
-	legs, err := s.openLegs(want)
+	legs, next, err := s.openLegs(want, r)
+	if errors.Is(err, errReservation) {
+		return nil, refuse(stun.CodeInsufficientCapacity, "unknown RESERVATION-TOKEN")
+	}
 	if err != nil {
 		s.log.Warn("relay: no relayed socket", "err", err)
 		return nil, refuse(stun.CodeInsufficientCapacity, "no relayed socket")
@@ -148,7 +155,10 @@ func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*all
 	}
 	a.holder.Store(new(r.holder))
 	a.deadline.set(earlier(r.now.Add(lifetime), a.limit))
-	if no := s.insert(a); no != nil {
+	if no := s.insert(a, next); no != nil {
+		if next != nil {
+			legs = append(legs, next)
+		}
 		for _, l := range legs {
 			_ = l.sock.Close()
 		}
@@ -167,6 +177,9 @@ func (w *worker) writeAllocated(r *request, a *allocation) {
 		w.addAddress(stun.AttrXORRelayedAddress, l.relayed)
 	}
 	w.out.Add(stun.AttrLifetime, lifetimeValue(a.deadline.time().Sub(r.now)))
+	if a.reserve != nil {
+		w.out.Add(stun.AttrReservationToken, a.reserve[:])
+	}
 	if r.msg.Contains(attrAdditionalAddressFamily) && len(a.legs) == 1 {
 		code, phrase := stun.CodeAddrFamilyNotSupported, "Address Family not Supported"
 		if w.s.faces.of(familyIPv6).relay.IsValid() {
@@ -187,34 +200,56 @@ var errNoPort = errors.New("every relayed port is in use")
 // maxPortTries bounds the system calls of one Allocate where others hold our ports.
 const maxPortTries = 64
 
-// openLegs opens what an Allocate wants. Of a dual allocation the IPv4 half must be had.
-func (s *Server) openLegs(want wanted) ([]*leg, error) {
-	l, err := s.openLeg(want.family, want.even)
+// openLegs opens what an Allocate wants, and the next port where that is to be reserved. Of
+// a dual allocation the IPv4 half must be had.
+func (s *Server) openLegs(want wanted, r *request) (legs []*leg, next *leg, err error) {
+	var l *leg
+	switch {
+	case want.token != nil:
+		l, err = s.takeReserved(*want.token, r.now)
+	case want.pair:
+		l, next, err = s.openPair(want.family)
+	default:
+		l, err = s.openLeg(want.family, want.even)
+	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	legs := []*leg{l}
-	if !want.also || !s.faces.of(familyIPv6).relay.IsValid() {
-		return legs, nil
+	legs = []*leg{l}
+	if want.also && s.faces.of(familyIPv6).relay.IsValid() {
+		if l, err = s.openLeg(familyIPv6, want.even); err != nil {
+			s.log.Warn("relay: no relayed socket of IPv6", "err", err)
+		} else {
+			legs = append(legs, l)
+		}
 	}
-	if l, err = s.openLeg(familyIPv6, want.even); err != nil {
-		s.log.Warn("relay: no relayed socket of IPv6", "err", err)
-		return legs, nil
-	}
-	return append(legs, l), nil
+	return legs, next, nil
 }
 
+// openLeg opens a leg on a port of our range.
 func (s *Server) openLeg(family byte, even bool) (*leg, error) {
-	f := s.faces.of(family)
-	sock, bound, err := s.openRelay(f.relay, even)
+	sock, bound, err := s.openRelay(s.faces.of(family).relay, even)
 	if err != nil {
 		return nil, err
 	}
-	l := &leg{sock: sock, bound: bound, relayed: bound}
-	if f.external.IsValid() {
-		l.relayed = netip.AddrPortFrom(f.external, bound.Port())
+	return s.newLeg(sock, bound), nil
+}
+
+// openLegAt opens a leg on a given port.
+func (s *Server) openLegAt(at netip.AddrPort) (*leg, error) {
+	pc, err := s.cfg.ListenPacket(s.ctx, at)
+	if err != nil {
+		return nil, err
 	}
-	return l, nil
+	return s.newLeg(socketOf(pc), boundTo(pc, at)), nil
+}
+
+func (s *Server) newLeg(sock socket, bound netip.AddrPort) *leg {
+	l := &leg{sock: sock, bound: bound, relayed: bound}
+	if ip := s.faces.of(l.family()).external; ip.IsValid() {
+		l.relayed = netip.AddrPortFrom(ip, bound.Port())
+	}
+	return l
 }
 
 // openRelay binds a socket to a port at random, so that a relayed address cannot be guessed

@@ -52,7 +52,8 @@ func TestAllocateFamiliesAndPorts(t *testing.T) {
 		{"family malformed", []stun.RawAttribute{attr(stun.AttrRequestedAddressFamily, 1)}, stun.CodeBadRequest},
 		{"additional IPv4", []stun.RawAttribute{also4}, stun.CodeBadRequest},
 		{"even", []stun.RawAttribute{even}, 0},
-		{"pair", []stun.RawAttribute{pair}, stun.CodeInsufficientCapacity},
+		{"pair", []stun.RawAttribute{pair}, 0},
+		{"token malformed", []stun.RawAttribute{attr(stun.AttrReservationToken, 1, 2, 3, 4, 5, 6, 7)}, stun.CodeBadRequest},
 		{"pair and additional", []stun.RawAttribute{pair, also6}, stun.CodeBadRequest},
 		{"LIFETIME malformed", []stun.RawAttribute{attr(stun.AttrLifetime, 1)}, stun.CodeBadRequest},
 	} {

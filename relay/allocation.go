@@ -24,13 +24,14 @@ type clientConn interface {
 
 // allocation is what a client has made on its five-tuple (RFC 8656 §6).
 type allocation struct {
-	five   FiveTuple
-	client clientConn
-	legs   []*leg // one or two, fixed
-	since  time.Time
-	made   [stun.TransactionIDSize]byte // transaction that made it, to know a retransmission
-	owner  turncred.Subject             // whom the quota counts it for
-	budget *allowance                   // of the owner's bytes; nil: no limit
+	five    FiveTuple
+	client  clientConn
+	legs    []*leg            // one or two, fixed
+	reserve *reservationToken // of the next port (RFC 8656 §7.2), or nil
+	since   time.Time
+	made    [stun.TransactionIDSize]byte // transaction that made it, to know a retransmission
+	owner   turncred.Subject             // whom the quota counts it for
+	budget  *allowance                   // of the owner's bytes; nil: no limit
 
 	// holder is whose it is: another credential of the same user once a token was renewed.
 	// The server's lock guards writing it.

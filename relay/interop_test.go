@@ -117,7 +117,7 @@ func TestCoturnClient(t *testing.T) {
 	w := newTokenWorld(t, nil)
 	var runs []*coturnRun
 	start := func(name string, port uint16, args ...string) {
-		args = append(args, "-y", "-c", "-n", "10", "-m", "2", "-z", "5", "-l", "171", "-p", strconv.Itoa(int(port)), "127.0.0.1")
+		args = append(args, "-y", "-n", "10", "-m", "2", "-z", "5", "-l", "171", "-p", strconv.Itoa(int(port)), "127.0.0.1")
 		r := &coturnRun{name: name, cmd: exec.CommandContext(t.Context(), uclient, args...)}
 		r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
 		if err := r.cmd.Start(); err != nil {
@@ -130,13 +130,14 @@ func TestCoturnClient(t *testing.T) {
 		port uint16
 		args []string
 	}{
-		{"udp", w.udp.Port(), nil},
-		{"udp, Send", w.udp.Port(), []string{"-s"}},
-		{"tcp", w.tcp.Port(), []string{"-t"}},
-		{"tls", w.tls.Port(), []string{"-t", "-S"}},
+		{"udp", w.udp.Port(), []string{"-c"}},
+		{"udp, Send", w.udp.Port(), []string{"-c", "-s"}},
+		{"udp, with RTCP", w.udp.Port(), nil}, // EVEN-PORT and RESERVATION-TOKEN
+		{"tcp", w.tcp.Port(), []string{"-c", "-t"}},
+		{"tls", w.tls.Port(), []string{"-c", "-t", "-S"}},
 	} {
 		for approach, p := range map[string]turncred.Provisioner{"shared-key": w.sharedKey, "push": w.push} {
-			cred := provision(t, p, "alice", 1, time.Minute)
+			cred := provision(t, p, turncred.IMPI(tt.name), 1, time.Minute)
 			start(approach+", "+tt.name, tt.port, append(tt.args[:len(tt.args):len(tt.args)], "-u", cred.Username, "-w", string(cred.Password.Reveal()))...)
 		}
 		start("token, "+tt.name, tt.port, append(tt.args[:len(tt.args):len(tt.args)], "-J", "-u", "any", "-w", "any")...)

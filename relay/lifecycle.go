@@ -19,8 +19,8 @@ func (s *Server) live(five FiveTuple, now time.Time) *allocation {
 
 // insert makes a live, unless something changed since the request was checked: then it
 // says what, and a is not live. A revocation takes the same lock, so an Allocate under
-// way either sees it here or is found by it.
-func (s *Server) insert(a *allocation) *refusal {
+// way either sees it here or is found by it. next, where not nil, is reserved.
+func (s *Server) insert(a *allocation, next *leg) *refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := a.who()
@@ -39,6 +39,9 @@ func (s *Server) insert(a *allocation) *refusal {
 	}
 	s.subjects[a.owner][a] = struct{}{}
 	a.budget = s.budgetLocked(a.owner)
+	if next != nil {
+		a.reserve = s.reserved.add(a.owner, next, a.since)
+	}
 	s.flows.put(a.five, a)
 	for _, l := range a.legs {
 		s.relayed.put(l.bound, a)

@@ -6,9 +6,10 @@ import (
 	"epcscf/turncred"
 )
 
-// quotaReachedLocked counts all credentials of a subject together (RFC 8656 §5).
+// quotaReachedLocked counts all credentials of a subject together (RFC 8656 §5), and ports
+// reserved as allocations.
 func (s *Server) quotaReachedLocked(subject turncred.Subject) bool {
-	return len(s.subjects[subject]) >= s.cfg.MaxAllocationsPerSubject
+	return len(s.subjects[subject])+s.reserved.count[subject] >= s.cfg.MaxAllocationsPerSubject
 }
 
 // quotaReached is quotaReachedLocked for who does not hold the lock.

@@ -36,6 +36,7 @@ type Server struct {
 	mu                       sync.Mutex // guards the fields below
 	subjects                 map[turncred.Subject]map[*allocation]struct{}
 	budgets                  map[turncred.Subject]*allowance
+	reserved                 reservations
 	revoked                  revocations
 	goneToPeer, goneToClient traffic // of allocations that ended
 	open                     map[io.Closer]struct{}
@@ -62,6 +63,7 @@ func New(cfg Config) (*Server, error) {
 		flows: newTable[FiveTuple](), relayed: newTable[netip.AddrPort](),
 		subjects: map[turncred.Subject]map[*allocation]struct{}{},
 		budgets:  map[turncred.Subject]*allowance{},
+		reserved: newReservations(),
 		revoked:  newRevocations(),
 		open:     map[io.Closer]struct{}{},
 	}
@@ -112,6 +114,10 @@ func (s *Server) Close() error {
 			ended = append(ended, a)
 		}
 	})
+	for _, r := range s.reserved.byToken {
+		_ = r.leg.sock.Close()
+	}
+	s.reserved = newReservations()
 	closers := make([]io.Closer, 0, len(s.open))
 	for c := range s.open {
 		closers = append(closers, c)
@@ -161,6 +167,7 @@ func (s *Server) sweep(now time.Time) {
 	s.mu.Lock()
 	s.revoked.prune(now)
 	s.pruneBudgetsLocked(now)
+	s.reserved.prune(now)
 	s.mu.Unlock()
 }
 

@@ -98,6 +98,9 @@ func newWorld(t testing.TB, edit func(*Config)) *world {
 	serve(func() error { return s.ServeUDP(pc) })
 	serve(func() error { return s.ServeTCP(tcp) })
 	serve(func() error { return s.ServeTLS(tlsLn, &tls.Config{Certificates: []tls.Certificate{cert}}) })
+	eventually(t, "the listeners are served, and no peers", func() bool {
+		return s.policy.barred(w.udp) && s.policy.barred(w.tcp) && s.policy.barred(w.tls)
+	})
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Errorf("Close: %v", err)
