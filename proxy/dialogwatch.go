@@ -288,6 +288,9 @@ func (w *within) response(res *sip.Response) {
 	t := &w.p.dialogs
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.byID[w.d.id] != w.d {
+		return // released meanwhile, and its releaser's alone
+	}
 	if res.StatusCode == sip.StatusUnauthorized || res.StatusCode == sip.StatusProxyAuthRequired {
 		return // the request comes again with credentials
 	}

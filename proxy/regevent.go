@@ -28,9 +28,14 @@ type regEvents struct {
 	mu       sync.Mutex // guards the maps and every field of every subscription
 	byAOR    map[IMPU]*regSubscription
 	byCallID map[string]*regSubscription
+	// pause is between two SUBSCRIBEs of a subscription, at least, and how long a flow stays
+	// as it is after the core has ended a registration: the WIC may have subscribed too, and
+	// then the core's NOTIFY to it is on its way.
+	pause time.Duration
 }
 
 func (e *regEvents) init() {
+	e.pause = time.Second
 	e.byAOR, e.byCallID = map[IMPU]*regSubscription{}, map[string]*regSubscription{}
 }
 
@@ -180,7 +185,7 @@ func (s *regSubscription) stopLocked() {
 // laterLocked sends the next SUBSCRIBE after d.
 func (s *regSubscription) laterLocked(e *regEvents, d time.Duration) {
 	s.stopLocked()
-	s.timer = time.AfterFunc(max(d, time.Second), func() { s.p.start(func() { e.subscribe(s) }) })
+	s.timer = time.AfterFunc(max(d, e.pause), func() { s.p.start(func() { e.subscribe(s) }) })
 }
 
 // stop ends all timers.
@@ -225,4 +230,18 @@ func reversed(routes []string) []string {
 	routes = slices.Clone(routes)
 	slices.Reverse(routes)
 	return routes
+}
+
+// rest waits for the pause, or for the end of the flow or the edge.
+func (e *regEvents) rest(f *Flow) {
+	e.mu.Lock()
+	pause := e.pause
+	e.mu.Unlock()
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-f.done:
+	case <-f.p.ctx.Done():
+	}
 }

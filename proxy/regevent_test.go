@@ -31,6 +31,9 @@ func watch(t *testing.T, status int, extra ...string) *watched {
 	relay := &relayStub{}
 	core, addr := startStub(t)
 	r := newRig(t, addr, func(c *Config) { c.RegEvent, c.Provisioner = true, sharedKey(t, relay) })
+	r.proxy.events.mu.Lock()
+	r.proxy.events.pause = 20 * time.Millisecond
+	r.proxy.events.mu.Unlock()
 	w := &watched{rig: r, core: core, wic: r.dial("alice"), relay: relay, tag: newTag()}
 	w.register(w.wic, 600)
 	w.sub = core.request(sip.SUBSCRIBE)
@@ -104,8 +107,28 @@ func (w *watched) stands(on *wic) bool {
 	return on.response(sip.OPTIONS).StatusCode == 200
 }
 
+// entries counts what the edge keeps of subscriptions.
+func (w *watched) entries() (byAOR, byCallID int) {
+	e := &w.proxy.events
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.byAOR), len(e.byCallID)
+}
+
+// ended waits for the end of the connection.
+func (w *wic) ended() ending {
+	w.t.Helper()
+	select {
+	case end := <-w.closed:
+		return end
+	case <-time.After(patience):
+		w.t.Fatalf("%s: the connection is still open", w.user)
+		return ending{}
+	}
+}
+
 func TestRegEventSubscribe(t *testing.T) {
-	w := watch(t, 200, "Expires: 2")
+	w := watch(t, 200, "Expires: 1")
 	edge := "sip:" + w.edge.String()
 	for _, tt := range []struct{ clause, name, want string }{
 		{"24.229 5.2.3", "From", "<" + edge + ">;tag=" + partyTag(w.sub, "From")},
@@ -228,7 +251,7 @@ func TestRegEventNotify(t *testing.T) {
 				return
 			}
 			var closed *websocket.CloseError
-			if end := <-w.wic.closed; !errors.As(end.err, &closed) || closed.Code != tt.close {
+			if end := w.wic.ended(); !errors.As(end.err, &closed) || closed.Code != tt.close {
 				t.Errorf("%s: closed with %v, want %d", tt.clause, end.err, tt.close)
 			}
 		})
@@ -241,8 +264,8 @@ func TestRegEventOneOfTwo(t *testing.T) {
 	w.wic.user = "bob"
 	w.register(w.wic, 600) // its implicit set is alice's too: no second subscription
 	w.wic.user = "alice"
-	if got := len(w.proxy.events.byAOR); got != 1 {
-		t.Errorf("%d subscriptions for one address of record, want 1", got)
+	if byAOR, _ := w.entries(); byAOR != 1 {
+		t.Errorf("%d subscriptions for one address of record, want 1", byAOR)
 	}
 	w.notify(document(0, "sip:alice@ims.test", "active", contactXML(w.wic.contact(), "terminated", `event="deactivated"`)))
 	eventually(t, "one registration left", func() bool { return w.metric("epcscf_registrations") == 1 })
@@ -370,8 +393,8 @@ func TestRegEventLeave(t *testing.T) {
 	if got := w.notify("", "Subscription-State: terminated;reason=timeout"); got != 481 {
 		t.Errorf("NOTIFY after the end got %d, want 481", got)
 	}
-	if got := len(w.proxy.events.byCallID) + len(w.proxy.events.byAOR); got != 0 {
-		t.Errorf("%d entries are left", got)
+	if byAOR, byCallID := w.entries(); byAOR+byCallID != 0 {
+		t.Errorf("%d and %d entries are left", byAOR, byCallID)
 	}
 }
 

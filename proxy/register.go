@@ -92,6 +92,7 @@ func (p *Proxy) register(t *serverTx) {
 		t.answer(sip.StatusForbidden, "Too many registrations on this flow")
 		return
 	}
+	p.expectLeaves(r)
 	t.keep = wanted
 	fromUE(req)
 	sipext.Strip(req, "Route")
@@ -160,11 +161,30 @@ func (p *Proxy) finishRegister(r *registering, res *sip.Response) {
 	}
 }
 
+// ends reports whether the REGISTER asks to end the binding of c.
+func (r *registering) ends(c contact) bool { return c.expires == 0 || c.expires < 0 && r.expires == 0 }
+
+// expectLeaves notes which registrations the REGISTER is to end, or to replace from a new
+// flow.
+func (p *Proxy) expectLeaves(r *registering) {
+	f := r.t.from.flow
+	for _, c := range r.contacts {
+		for _, reg := range f.registrationsOf(r.aor) {
+			if r.ends(c) && (c.uri == "*" || c.matches(reg.contact, reg.instance, reg.regID)) {
+				reg.expectLeave()
+			}
+		}
+		if reg := p.regs.speaker(bindingKey{p.impi(r, nil), c.binding()}); reg != nil && reg.flow != f && reg.aor == r.aor {
+			reg.expectLeave()
+		}
+	}
+}
+
 // grant returns how long the core keeps c: by the expires of the same contact in the 200,
 // else by its Expires header, else by what was asked (RFC 3261 §10.2.4). A 200 without the
 // contact leaves it unbound.
 func (r *registering) grant(c contact, granted []contact, res *sip.Response) time.Duration {
-	if c.expires == 0 || c.expires < 0 && r.expires == 0 {
+	if r.ends(c) {
 		return 0
 	}
 	for _, g := range granted {

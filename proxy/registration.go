@@ -30,6 +30,8 @@ type Registration struct {
 	ident      bindingIdentity
 	timer      *time.Timer // expiry, or the grace of a lost flow
 	ended      bool
+	// leaving is until when a REGISTER of the user's own is expected to end it.
+	leaving time.Time
 }
 
 // bindingIdentity is what credentials of a binding depend on.

@@ -224,27 +224,53 @@ func (p *Proxy) applyReginfo(regs []*Registration, doc *reginfo) {
 // shorten ends a registration sooner than the 200 said. What was issued for it is taken
 // back then.
 func (r *Registration) shorten(left time.Duration) {
-	until := r.p.cfg.Now().Add(left)
-	r.mu.Lock()
-	shorter := !r.ended && until.Before(r.ident.expires)
-	if shorter {
-		r.ident.expires = until
-	}
-	r.mu.Unlock()
-	if shorter {
+	if r.endBy(r.p.cfg.Now().Add(left)) {
 		r.p.metrics.networkEnds.WithLabelValues(string(eventShortened)).Inc()
 		r.p.log.Info("registration shortened by the core", "flow", r.flow.id, "impu", string(r.aor), "expires", left)
-		r.armExpiry()
 	}
 }
 
-// notifyFirst is how long a flow stays after the core has ended its last registration: the
-// WIC may have subscribed too, and then the core's NOTIFY to it is on its way.
-const notifyFirst = time.Second
+// endBy lets a registration expire at until, and reports whether that is sooner.
+func (r *Registration) endBy(until time.Time) bool {
+	r.mu.Lock()
+	sooner := !r.ended && until.Before(r.ident.expires)
+	if sooner {
+		r.ident.expires = until
+	}
+	r.mu.Unlock()
+	if sooner {
+		r.armExpiry()
+	}
+	return sooner
+}
+
+// expectLeave notes that the user is about to end the registration, or to replace it: the
+// core's NOTIFY of it may be faster than its 200 to the REGISTER.
+func (r *Registration) expectLeave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leaving = r.p.cfg.Now().Add(64 * sip.T1)
+}
+
+// isLeaving reports whether the event is what the user asked for. The 200 does the rest; if
+// none comes, the registration ends when none can come any more.
+func (r *Registration) isLeaving(event regEvent) bool {
+	r.mu.Lock()
+	until := r.leaving
+	r.mu.Unlock()
+	if event == eventRejected || event == eventProbation || !r.p.cfg.Now().Before(until) {
+		return false
+	}
+	r.endBy(until)
+	return true
+}
 
 // endedByNetwork drops a registration that the core has ended, releases its calls, takes back
 // its credentials, and closes the socket where no other registration is on it.
 func (p *Proxy) endedByNetwork(r *Registration, event regEvent) {
+	if r.isLeaving(event) {
+		return
+	}
 	r.stopTimer()
 	r.flow.dropRegistration(r)
 	if !p.regs.release(r) {
@@ -255,12 +281,13 @@ func (p *Proxy) endedByNetwork(r *Registration, event regEvent) {
 	p.events.leave(r)
 	p.start(func() {
 		key := r.identity().key()
-		p.releaseDialogs(r.flow, &key, reasonDeregistered) // TS 24.229 5.2.5.2, 5.2.8
-		p.revoke(causeNetwork, r.scope(false))
-		select {
-		case <-time.After(notifyFirst):
-		case <-r.flow.done:
-		case <-p.ctx.Done():
+		if p.regs.speaker(key) == nil { // not registered anew already
+			p.revoke(causeNetwork, r.scope(false))
+		}
+		p.events.rest(r.flow) // for the core's NOTIFY to the WIC
+		if p.regs.speaker(key) == nil {
+			p.releaseDialogs(r.flow, &key, reasonDeregistered) // TS 24.229 5.2.5.2, 5.2.8
+			p.events.rest(r.flow)                              // for the answer to BYE
 		}
 		if r.flow.registrationCount() > 0 {
 			return // deactivated, and registered again

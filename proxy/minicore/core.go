@@ -42,18 +42,21 @@ type Config struct {
 
 // Core is a registrar and S-CSCF in miniature. Make one with New. Safe for concurrent use.
 type Core struct {
-	cfg   Config
-	log   *slog.Logger
-	auth  *authenticator
-	where *location
-	txs   transactions
-	socks sockets
-	wg    sync.WaitGroup
-	mu    sync.Mutex // guards served
+	cfg    Config
+	log    *slog.Logger
+	auth   *authenticator
+	where  *location
+	events *notifier
+	txs    transactions
+	socks  sockets
+	wg     sync.WaitGroup
+	mu     sync.Mutex // guards served and stopped, and is held while an operator's word goes out
 	// served is set by the one call of Serve, which alone writes what follows.
 	served bool
 	self   selfAddrs
-	ctx    context.Context // of Serve: what the core's own goroutines stop by
+	// stopped is set when Serve ends.
+	stopped bool
+	ctx     context.Context // of Serve: what the core's own goroutines stop by
 }
 
 // New checks cfg. It opens no sockets and starts nothing.
@@ -94,6 +97,7 @@ func New(cfg Config) (*Core, error) {
 	}
 	c := &Core{cfg: cfg, log: cfg.Logger, where: newLocation(cfg.Now)}
 	c.auth = newAuthenticator(cfg)
+	c.events = newNotifier(c)
 	c.txs.init()
 	c.socks.init()
 	return c, nil
@@ -119,8 +123,11 @@ func (c *Core) Serve(ctx context.Context, udp net.PacketConn, tcp net.Listener) 
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	c.mu.Lock()
 	c.ctx = ctx
+	c.mu.Unlock()
 	c.socks.udp = udp
+	c.wg.Go(c.events.run)
 	if udp != nil {
 		c.wg.Go(func() { stop(c.readUDP(udp)) })
 	}
@@ -128,6 +135,9 @@ func (c *Core) Serve(ctx context.Context, udp net.PacketConn, tcp net.Listener) 
 		c.wg.Go(func() { stop(c.acceptTCP(tcp)) })
 	}
 	<-ctx.Done()
+	c.mu.Lock()
+	c.stopped = true // and no Terminate is under way
+	c.mu.Unlock()
 	cause := context.Cause(ctx)
 	if udp != nil {
 		_ = udp.Close()

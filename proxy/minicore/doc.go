@@ -6,6 +6,7 @@
 //	REGISTER   registrar.go   RFC 3261 §10.3; digest.go (RFC 7616, RFC 8760), Path (RFC 3327),
 //	                          instance and reg-id (RFC 5626 §6), Service-Route (RFC 3608),
 //	                          P-Associated-URI (RFC 7315 §4.1)
+//	SUBSCRIBE  regevent.go    Event: reg (RFC 3680): NOTIFY with the full state, and at changes
 //	others     route.go       RFC 3261 §16.4 and §16.5: own Route off, user to bindings,
 //	                          Request-URI from the contact, Route from its Path
 //	           fork.go        RFC 3261 §16.6, §16.7, §16.10: copies to all devices, best
@@ -15,5 +16,5 @@
 //
 // It stays out of dialogs unless Config.RecordRoute says otherwise, believes the edge
 // in everything but the user's password, and keeps bindings in memory. It knows no
-// HSS, no filter criteria, no other domain and no reg event package.
+// HSS, no filter criteria and no other domain.
 package minicore

@@ -173,6 +173,7 @@ func (f *forking) retry(b *branch, res *sip.Response) bool {
 	}
 	f.core.log.Info("drop a binding", "impu", b.target.binding.AOR, "reason", "flow failed")
 	f.core.where.remove(*b.target.binding)
+	f.core.events.changed(b.target.binding.AOR, "deactivated")
 	if len(b.target.spare) == 0 || b.cancel || f.answered {
 		return false
 	}

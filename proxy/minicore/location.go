@@ -120,6 +120,21 @@ func (l *location) clear(aor, callID string, cseq uint32) bool {
 	return true
 }
 
+// shorten makes the bindings of a user end at until, where they would live longer, and
+// reports whether one did.
+func (l *location) shorten(aor string, until time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	live, shorter := l.liveLocked(aor), false
+	for i := range live {
+		if until.Before(live[i].Expires) {
+			live[i].Expires, shorter = until, true
+		}
+	}
+	l.setLocked(aor, live)
+	return shorter
+}
+
 // remove drops one binding, unless it was refreshed since b was read.
 func (l *location) remove(b Binding) {
 	l.mu.Lock()

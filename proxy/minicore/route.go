@@ -35,6 +35,10 @@ func targetOf(b Binding) target {
 
 // handle answers or forwards a request other than ACK and CANCEL.
 func (c *Core) handle(ex *exchange) {
+	if isRegEvent(ex.req) {
+		c.events.subscribe(ex)
+		return
+	}
 	req := ex.req.Clone()
 	var res *sip.Response
 	var targets []target
@@ -46,6 +50,9 @@ func (c *Core) handle(ex *exchange) {
 	if res != nil {
 		c.log.Debug("answer", "method", req.Method, "status", res.StatusCode, "call_id", callID(req))
 		_ = ex.tx.Respond(res)
+		if req.Method == sip.REGISTER && res.IsSuccess() {
+			c.events.changed(c.aor(req.To().Address.User), "")
+		}
 		return
 	}
 	c.fork(ex, req, targets)
