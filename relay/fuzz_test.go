@@ -19,6 +19,7 @@ func fuzzRelay(t testing.TB) (*worker, FiveTuple, *rawClient) {
 		Realm: testRealm, RelayIP: loopback, AllowPeers: []netip.Prefix{loopbackP}, ListenPacket: listenMemory,
 		Now: time.Now, Logger: slog.New(slog.DiscardHandler), ChallengeRate: 1 << 20,
 	}
+	_, cfg.Tokens = tokenSide(t)
 	w := &world{}
 	w.credentials(t, &cfg)
 	s, err := New(cfg)
@@ -63,7 +64,10 @@ func seeds(t testing.TB, c *rawClient) [][]byte {
 	alg := c.request(stun.MethodRefresh, algorithms...)
 	c.identify(alg)
 	integritySHA256.addTo(alg, c.longTermKey().SHA256.Reveal())
-	all = append(all, alg.Raw)
+	tok := sealed(t, foreignKey, serverName, 20, time.Now(), time.Minute)
+	byToken := c.request(stun.MethodAllocate, transportUDP, attr(attrAccessToken, tok.Raw...), attr(stun.AttrUsername, []byte(tok.KeyID)...), attr(stun.AttrNonce, []byte(c.nonce)...))
+	integritySHA1.addTo(byToken, tok.MACKey.Reveal())
+	all = append(all, alg.Raw, byToken.Raw)
 	return all
 }
 
