@@ -105,25 +105,32 @@ func TestTokensOfOneMomentDiffer(t *testing.T) {
 	}
 }
 
+// proofOf seals a token by hand and returns its proof.
+func proofOf(t *testing.T, a *Authenticator, key Key, macLen int) turncred.Proof {
+	t.Helper()
+	s, err := NewSealer(key, serverName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := s.Seal(Claims{MACKey: mac(macLen), Issued: start, Lifetime: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := a.AuthenticateToken(string(key.ID), raw, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func TestForeignTokens(t *testing.T) {
 	key := Key{ID: "as1", Secret: secretK, Foreign: true}
 	i, a, _ := newIssuer(t, func() time.Time { return start }, key)
 	if _, err := i.Issue(turncred.Request{IMPI: "alice", Life: time.Minute}); !errors.Is(err, ErrNoKey) {
 		t.Errorf("a token with another's key: %v, want ErrNoKey", err)
 	}
-	s, err := NewSealer(key, serverName)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, n := range []int{20, 32} {
-		raw, err := s.Seal(Claims{MACKey: mac(n), Issued: start, Lifetime: time.Minute})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := a.AuthenticateToken("as1", raw, start)
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := proofOf(t, a, key, n)
 		if id, err := p.Identify(); err != nil || id != (turncred.Identity{Issued: turncred.IssueTimeAt(start)}) {
 			t.Errorf("Identify = %+v, %v", id, err)
 		}
@@ -139,19 +146,8 @@ func TestForeignTokens(t *testing.T) {
 func TestOurKeyWantsOurMACKey(t *testing.T) {
 	key := Key{ID: "k1", Secret: secretK}
 	_, a, _ := newIssuer(t, func() time.Time { return start }, key)
-	s, err := NewSealer(key, serverName)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, n := range []int{20, 32} {
-		raw, err := s.Seal(Claims{MACKey: mac(n), Issued: start, Lifetime: time.Minute})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := a.AuthenticateToken("k1", raw, start)
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := proofOf(t, a, key, n)
 		if _, err := p.Identify(); !errors.Is(err, ErrToken) {
 			t.Errorf("mac_key of %d bytes: %v, want ErrToken", n, err)
 		}
