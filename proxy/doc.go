@@ -46,6 +46,18 @@
 // check, the handshake blocks the accept loop), its transport layer (see coreLink) and its
 // request helpers (a Max-Forwards of 0 becomes 4294967295).
 //
+// # Registrations
+//
+// A 2xx to REGISTER makes a Registration on the flow (register.go, registration.go): the
+// implicit set, Service-Route, charging addresses, expiry. Which one speaks for a device is
+// known across flows (bindingTable), so a device that comes back on a new flow leaves the
+// old one and keeps its credentials. What ends a registration takes them back (revoke.go):
+// the user, its expiry, a lost flow after its grace, or the core, whose reg event package
+// the edge subscribes to (regevent.go, regsubscribe.go, regnotify.go, reginfo.go). What
+// crosses between UE and core is one table (trust.go); what the core is told of a
+// REGISTER's protection, and who it claims to be, is in security.go; what is asserted of a
+// user, in identity.go.
+//
 // # Dialogs
 //
 // A dialog of a WIC is known by Call-ID and both tags (dialog.go). It is made by a response,
