@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"io"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -73,11 +72,7 @@ type dnsServer struct {
 
 func startDNS(t *testing.T, z zone) *dnsServer {
 	t.Helper()
-	pc := udpSocket(t)
-	ln, err := net.Listen("tcp4", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, ln := socketPair(t)
 	s := &dnsServer{t: t, addr: addrOf(pc.LocalAddr()), zone: z}
 	var work sync.WaitGroup
 	work.Go(func() {
