@@ -29,6 +29,9 @@ type coreLink struct {
 	emergency *hopSet // nil: there is no emergency route
 	self      *hopSet // ourselves, where a route leads back
 
+	serving chan struct{} // closed when there are sockets to the core
+	once    sync.Once     // closes serving
+
 	mu      sync.Mutex // guards what follows
 	udp     net.PacketConn
 	conns   map[*tcpPeer]struct{}
@@ -37,7 +40,7 @@ type coreLink struct {
 }
 
 func newCoreLink(p *Proxy) *coreLink {
-	l := &coreLink{p: p, conns: map[*tcpPeer]struct{}{}, dialed: map[hopAddr]*tcpPeer{}, dialing: map[hopAddr]*dialing{}}
+	l := &coreLink{p: p, serving: make(chan struct{}), conns: map[*tcpPeer]struct{}{}, dialed: map[hopAddr]*tcpPeer{}, dialing: map[hopAddr]*dialing{}}
 	l.hops = newHopSet(p, p.cfg.NextHops)
 	if p.cfg.EmergencyRoute != nil {
 		l.emergency = newHopSet(p, []NextHop{*p.cfg.EmergencyRoute})
@@ -65,6 +68,7 @@ func (l *coreLink) serve(ctx context.Context, udp net.PacketConn, tcp net.Listen
 	l.mu.Lock()
 	l.udp = udp
 	l.mu.Unlock()
+	l.once.Do(func() { close(l.serving) })
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := make(chan error, 2)

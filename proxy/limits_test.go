@@ -150,6 +150,10 @@ func TestDialogLimit(t *testing.T) {
 
 func TestTransactionLimit(t *testing.T) {
 	r, core, w, _ := registered(t, func(c *Config) { c.Limits.Transactions = 1 })
+	// RFC 3261 §17.2.2: over a reliable transport a non-INVITE transaction ends with its
+	// answer, but a WIC may have that a moment before.
+	idle := func() bool { return r.pending(0) == 0 }
+	eventually(t, "no transaction left of the registration", idle)
 	w.send(w.request("MESSAGE", "sip:bob@ims.test"))
 	msg := core.request(sip.MESSAGE)
 	w.send(w.request("INFO", "sip:bob@ims.test"))
@@ -161,12 +165,15 @@ func TestTransactionLimit(t *testing.T) {
 	if n := r.metric("epcscf_sip_limited_total", "reason="+limitTransactions); n != 1 {
 		t.Errorf("%v counted, want 1", n)
 	}
-	// RFC 3261 §17.2.2: over a reliable transport a non-INVITE transaction ends with its answer.
-	eventually(t, "no transaction left", func() bool {
-		r.proxy.txs.mu.Lock()
-		defer r.proxy.txs.mu.Unlock()
-		return len(r.proxy.txs.servers) == 0
-	})
+	eventually(t, "no transaction left", idle)
+}
+
+// pending is the number of requests of the edge's i-th flow that have no answer yet.
+func (r *rig) pending(i int) int {
+	f := r.proxy.flows.all()[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pending
 }
 
 // TestSilentWIC: a request that a WIC does not answer ends by our own deadline (TS 24.229

@@ -147,6 +147,10 @@ func (p *Proxy) ServeCore(ctx context.Context, udp net.PacketConn, tcp net.Liste
 	return p.core.serve(ctx, udp, tcp)
 }
 
+// Serving returns a channel that is closed when ServeCore has its sockets. A server that
+// accepts WebSockets earlier answers the first requests with 503 and 504.
+func (p *Proxy) Serving() <-chan struct{} { return p.core.serving }
+
 // FlowInfo is one flow as an operator sees it.
 type FlowInfo struct {
 	ID            string

@@ -34,8 +34,7 @@ type credentials struct {
 
 var errCredentials = errors.New("malformed credentials")
 
-// parseCredentials reads scheme and auth-params strictly. A parameter that is repeated is
-// refused: one reader takes the first, the next the last.
+// parseCredentials reads scheme and auth-params strictly.
 func parseCredentials(value string) (credentials, error) {
 	value = strings.Trim(value, " \t")
 	n := strings.IndexAny(value, " \t")
@@ -46,21 +45,9 @@ func parseCredentials(value string) (credentials, error) {
 	if !sipext.IsToken(c.scheme) {
 		return c, errCredentials
 	}
-	for _, e := range sipext.SplitList(value[n:]) {
-		if e == "" {
-			return c, errCredentials
-		}
-		// Written as a parameter of an address, so that one parser knows quoted-string.
-		a, err := sipext.ParseAddress("x:y;" + e)
-		if err != nil || len(a.Params) != 1 || a.Params[0].Value == "" {
-			return c, errCredentials
-		}
-		if _, twice := c.params.Get(a.Params[0].Name); twice {
-			return c, errCredentials
-		}
-		c.params = append(c.params, a.Params[0])
-	}
-	return c, nil
+	var err error
+	c.params, err = sipext.ParseAuthParams(value[n:])
+	return c, err
 }
 
 func (c credentials) isDigest() bool { return strings.EqualFold(c.scheme, "Digest") }

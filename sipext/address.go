@@ -117,31 +117,70 @@ func isScheme(s string) bool {
 
 // parseParams reads *( SEMI name [ EQUAL value ] ), which must be all of s.
 func parseParams(s string) (Params, error) {
-	var ps Params
-	for s = trimLWS(s); s != ""; s = trimLWS(s) {
+	if s = trimLWS(s); s == "" {
+		return nil, nil
+	}
+	ps := make(Params, 0, strings.Count(s, ";"))
+	for s != "" {
 		if s[0] != ';' {
 			return ps, fmt.Errorf("%w: parameters are separated by semicolons", errAddress)
 		}
-		s = trimLWS(s[1:])
-		n := strings.IndexAny(s, "=; \t\"")
-		if n < 0 {
-			n = len(s)
+		p, rest, err := cutParam(s[1:])
+		if err != nil {
+			return ps, err
 		}
-		p := Param{Name: s[:n]}
-		if !IsToken(p.Name) {
-			return ps, fmt.Errorf("%w: a parameter's name is no token", errAddress)
-		}
-		s = trimLWS(s[n:])
-		if strings.HasPrefix(s, "=") {
-			s = trimLWS(s[1:])
-			if n = valueLen(s); n <= 0 {
-				return ps, fmt.Errorf("%w: parameter without a value after the equals sign", errAddress)
-			}
-			p.Value, s = s[:n], s[n:]
-		}
-		ps = append(ps, p)
+		ps, s = append(ps, p), rest
 	}
 	return ps, nil
+}
+
+// cutParam reads the name [ EQUAL value ] that s begins with; rest begins with what
+// follows, without white space.
+func cutParam(s string) (p Param, rest string, err error) {
+	s = trimLWS(s)
+	n := strings.IndexAny(s, "=;, \t\"")
+	if n < 0 {
+		n = len(s)
+	}
+	p.Name = s[:n]
+	if !IsToken(p.Name) {
+		return p, "", fmt.Errorf("%w: a parameter's name is no token", errAddress)
+	}
+	s = trimLWS(s[n:])
+	if strings.HasPrefix(s, "=") {
+		s = trimLWS(s[1:])
+		if n = valueLen(s); n <= 0 {
+			return p, "", fmt.Errorf("%w: parameter without a value after the equals sign", errAddress)
+		}
+		p.Value, s = s[:n], trimLWS(s[n:])
+	}
+	return p, s, nil
+}
+
+var errAuthParams = errors.New("malformed auth-params")
+
+// ParseAuthParams reads auth-param *( COMMA auth-param ) (RFC 3261 §25.1), which must be
+// all of s. A parameter that is repeated is refused: one reader takes the first, the next
+// the last.
+func ParseAuthParams(s string) (Params, error) {
+	ps := make(Params, 0, strings.Count(s, ",")+1)
+	for {
+		p, rest, err := cutParam(s)
+		if err != nil || p.Value == "" {
+			return ps, errAuthParams
+		}
+		if _, twice := ps.Get(p.Name); twice {
+			return ps, fmt.Errorf("%w: %s is repeated", errAuthParams, p.Name)
+		}
+		ps = append(ps, p)
+		switch {
+		case rest == "":
+			return ps, nil
+		case rest[0] != ',':
+			return ps, errAuthParams
+		}
+		s = rest[1:]
+	}
 }
 
 // valueLen returns the length of the gen-value that s begins with, or -1.
@@ -171,7 +210,7 @@ func quotedLen(s string) int {
 
 // SplitList splits a header value at the commas outside quotes and brackets.
 func SplitList(s string) []string {
-	var out []string
+	out := make([]string, 0, strings.Count(s, ",")+1)
 	start, bracket := 0, false
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {

@@ -263,19 +263,17 @@ func (s *scanner) addField(line string) *MalformedError {
 	return nil
 }
 
-// longNames maps compact forms, and the lower case of fields that we look at, to one spelling.
+// longNames maps compact forms, and both spellings in which nearly all messages come, to
+// the one spelling of the fields that we look at.
 var longNames = func() map[string]string {
 	m := map[string]string{}
-	for _, n := range []string{
-		"Accept-Contact", "Allow-Events", "Call-ID", "Contact", "Content-Encoding", "Content-Length",
-		"Content-Type", "CSeq", "Event", "Expires", "From", "Identity", "Identity-Info", "Max-Forwards",
-		"Record-Route", "Refer-To", "Referred-By", "Reject-Contact", "Request-Disposition", "Route",
-		"Session-Expires", "Subject", "Supported", "To", "Via",
-	} {
-		m[strings.ToLower(n)] = n
+	add := func(name string) { m[name], m[strings.ToLower(name)] = name, name }
+	for _, name := range append([]string{"Record-Route", "Route", "Via"}, single...) {
+		add(name)
 	}
-	for letter, n := range longForms {
-		m[string(rune(letter))] = n
+	for letter, name := range longForms {
+		add(name)
+		m[string(rune(letter))] = name
 	}
 	return m
 }()

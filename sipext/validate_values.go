@@ -65,43 +65,47 @@ func (s *scanner) scanStatus(line string) *MalformedError {
 	return nil
 }
 
-// single are the fields that RFC 3261 §20 and the RFCs of extensions allow once.
-var single = map[string]bool{
-	"call-id": true, "content-disposition": true, "content-length": true, "content-type": true,
-	"cseq": true, "date": true, "event": true, "expires": true, "from": true, "max-forwards": true,
-	"mime-version": true, "min-expires": true, "min-se": true, "organization": true, "priority": true,
-	"rack": true, "refer-to": true, "referred-by": true, "replaces": true, "retry-after": true,
-	"rseq": true, "session-expires": true, "sip-etag": true, "sip-if-match": true, "subject": true,
-	"subscription-state": true, "timestamp": true, "to": true,
+// single are the fields that RFC 3261 §20 and the RFCs of extensions allow once, in the
+// spelling of longNames; at most 64, since checkCounts has a bit for each.
+var single = []string{
+	"Call-ID", "Content-Disposition", "Content-Length", "Content-Type", "CSeq", "Date", "Event",
+	"Expires", "From", "Max-Forwards", "MIME-Version", "Min-Expires", "Min-SE", "Organization",
+	"Priority", "RAck", "Refer-To", "Referred-By", "Replaces", "Retry-After", "RSeq",
+	"Session-Expires", "SIP-ETag", "SIP-If-Match", "Subject", "Subscription-State", "Timestamp", "To",
 }
+
+var singleBit = func() map[string]uint64 {
+	m := map[string]uint64{}
+	for i, name := range single {
+		m[name] = 1 << i
+	}
+	return m
+}()
 
 // checkCounts refuses repeated single fields and missing mandatory ones (RFC 3261 §8.1.1).
 // A request without Max-Forwards passes: §16.3 has the proxy add it.
 func (s *scanner) checkCounts() *MalformedError {
-	seen := map[string]bool{}
+	var seen uint64
+	via := false
 	for _, f := range s.raw.Fields {
-		name := strings.ToLower(f.Name)
-		if seen[name] && single[name] {
-			err := refuse(FaultRepeated, "Repeated "+safeName(name))
-			err.Close = name == "content-length" // two lengths are two messages to someone
+		bit := singleBit[f.Name]
+		if seen&bit != 0 {
+			err := refuse(FaultRepeated, "Repeated "+f.Name)
+			err.Close = f.Name == "Content-Length" // two lengths are two messages to someone
 			return err
 		}
-		seen[name] = true
+		seen |= bit
+		via = via || f.Name == "Via"
 	}
-	for _, name := range []string{"via", "from", "to", "call-id", "cseq"} {
-		if !seen[name] {
-			return refuse(FaultMissing, "Missing "+safeName(name))
+	if !via {
+		return refuse(FaultMissing, "Missing Via")
+	}
+	for _, name := range []string{"From", "To", "Call-ID", "CSeq"} {
+		if seen&singleBit[name] == 0 {
+			return refuse(FaultMissing, "Missing "+name)
 		}
 	}
 	return nil
-}
-
-// safeName spells a name of the list above as the RFCs do.
-func safeName(lower string) string {
-	if long, ok := longNames[lower]; ok {
-		return long
-	}
-	return lower
 }
 
 func (s *scanner) checkValues() *MalformedError {

@@ -166,6 +166,11 @@ func (n *Node) Run(ctx context.Context) error {
 	for _, ln := range s.coreTLS {
 		g.Go(func() error { return n.proxy.ServeCoreTLS(ctx, ln) })
 	}
+	// WICs come in when there is a way to the core, not a moment earlier.
+	select {
+	case <-n.proxy.Serving():
+	case <-ctx.Done():
+	}
 	for _, ln := range s.https {
 		g.Go(func() error { return unlessClosed(web.ServeTLS(n.behindBalancers(ln), "", "")) })
 	}
