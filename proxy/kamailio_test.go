@@ -55,7 +55,7 @@ func (k *kamailio) start() {
 		k.t.Fatal(err)
 	}
 	k.cmd = exec.Command(k.path, "-f", config, "-DD", "-E", "-m", "64", "-M", "8", "-Y", k.dir,
-		"-A", "CORE_ADDR="+k.addr.String(), "-A", `NONCE_SECRET="shared-by-both"`,
+		"-A", "CORE_ADDR="+k.addr.String(), "-A", "UDP_CHILDREN=1", "-A", `NONCE_SECRET="shared-by-both"`,
 		"-A", `ALICE_PASSWORD="alice-password"`, "-A", `BOB_PASSWORD="bob-password"`)
 	k.cmd.Stdout, k.cmd.Stderr = log, log
 	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its workers die with it

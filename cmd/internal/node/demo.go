@@ -96,7 +96,9 @@ func (d *Demo) node(sec secrets, pki *localPKI) Config {
 		Listen: []Address{at("--listen", d.Listen)}, Admin: at("--admin-listen", d.AdminListen), Core: at("--core-listen", d.CoreListen),
 		Certificate: FixedCertificate(pki.Leaf),
 		// AllowNoOrigin is for native clients: cmd/wic sends none.
-		Proxy: proxy.Config{Domain: d.Domain, AllowNoOrigin: true},
+		// RegEvent is for the miniature core, which has the package; another one may send the
+		// SUBSCRIBE on to the user's devices.
+		Proxy: proxy.Config{Domain: d.Domain, AllowNoOrigin: true, RegEvent: d.Core == nil},
 		TURN: TURN{
 			Approach: d.Approach, Realm: turncred.Realm(d.Domain), MaxTTL: d.TTL, Deployment: sec.deployment,
 			Keys: []turncred.Key{{ID: demoKeyID, Secret: sec.km}}, Sink: d.Sink,
