@@ -11,6 +11,10 @@ import (
 	"epcscf/sipext"
 )
 
+// typicalHeader is the size of a header block that most messages stay below: a REGISTER of
+// JsSIP with its credential takes 1,500 octets.
+const typicalHeader = 2 << 10
+
 // encode writes a message for the wire, Content-Length computed from the real body.
 func encode(m sip.Message) []byte {
 	if m.ContentLength() == nil || int(*m.ContentLength()) != len(m.Body()) {
@@ -18,7 +22,7 @@ func encode(m sip.Message) []byte {
 		m.SetBody(m.Body())
 	}
 	var b bytes.Buffer
-	b.Grow(1024 + len(m.Body()))
+	b.Grow(typicalHeader + len(m.Body()))
 	m.StringWrite(&b)
 	return b.Bytes()
 }

@@ -214,9 +214,14 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Res
 		authorized: r.who.answered || old != nil && old.identity().authorized,
 		expires:    p.cfg.Now().Add(life),
 	}
+	// Strings of a message pin all of it in memory, and these stay for as long as the binding.
+	route := elements(res, "Service-Route")
+	for i := range route {
+		route[i] = strings.Clone(route[i])
+	}
 	reg := &Registration{
-		p: p, flow: f, aor: r.aor, contact: c.uri, instance: c.instance, regID: c.regID,
-		serviceRoute: elements(res, "Service-Route"), associated: associated(res), charging: r.charging, ident: id,
+		p: p, flow: f, aor: r.aor, contact: strings.Clone(c.uri), instance: strings.Clone(c.instance), regID: strings.Clone(c.regID),
+		serviceRoute: route, associated: associated(res), charging: r.charging, ident: id,
 	}
 	before := p.regs.own(reg)
 	if old != nil {

@@ -106,8 +106,12 @@ func Scan(raw []byte, l Limits) (Raw, error) {
 // Bytes writes the message anew from what was understood: one header field a row,
 // no folds, long names, no optional white space in Via, and the body's real length.
 func (r Raw) Bytes() []byte {
+	size := len("SIP/2.0 Content-Length: \r\n\r\n\r\n") + len(r.Method) + len(r.URI) + len(r.Phrase) + len(r.Body) + 32
+	for _, f := range r.Fields {
+		size += len(f.Name) + len(f.Value) + len(": \r\n")
+	}
 	var b bytes.Buffer
-	b.Grow(256 + len(r.Body) + 64*len(r.Fields))
+	b.Grow(size)
 	if r.Method != "" {
 		b.WriteString(r.Method + " " + r.URI + " SIP/2.0\r\n")
 	} else {
@@ -203,6 +207,7 @@ func (s *scanner) scanRows(head string) *MalformedError {
 	if len(start) > s.limits.Line {
 		return &MalformedError{Fault: FaultLimit, Status: sip.StatusRequestURITooLong, Phrase: "Request-URI Too Long"}
 	}
+	s.raw.Fields = make([]Field, 0, min(strings.Count(rest, "\r\n")+1, s.limits.Headers))
 	startErr := s.scanStart(start)
 	if startErr != nil && startErr.Fault == FaultStart && s.raw.Method == "" {
 		return startErr
