@@ -12,6 +12,7 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 
+	"epcscf/internal/realpart"
 	"epcscf/sipext"
 )
 
@@ -293,12 +294,7 @@ func bound(t *testing.T, addr string) {
 // TestKamailioCallsWithSIPp: calls between a WIC and SIPp, a UDP user agent on the core's
 // side, both ways and ended by both.
 func TestKamailioCallsWithSIPp(t *testing.T) {
-	if _, err := exec.LookPath("sipp"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("sipp is missing: apt-get install sip-tester")
-		}
-		t.Skip("sipp is missing: apt-get install sip-tester")
-	}
+	realpart.Program(t, "sipp", "sip-tester")
 	k := newKamailio(t)
 	free := udpSocket(t)
 	gateway := free.LocalAddr().String()

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+
+	"epcscf/internal/realpart"
 )
 
 // kamailio is a real core that can be killed and started again.
@@ -29,13 +31,7 @@ type kamailio struct {
 
 func newKamailio(t *testing.T) *kamailio {
 	t.Helper()
-	path, err := exec.LookPath("kamailio")
-	if err != nil && os.Getenv("CI") == "true" {
-		t.Fatal("kamailio is missing: apt-get install kamailio")
-	}
-	if err != nil {
-		t.Skip("kamailio is missing: apt-get install kamailio")
-	}
+	path := realpart.Program(t, "kamailio", "kamailio")
 	pc, ln := socketPair(t)
 	k := &kamailio{t: t, path: path, dir: t.TempDir(), addr: addrOf(pc.LocalAddr())}
 	_, _ = pc.Close(), ln.Close()

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"github.com/pion/logging"
 	"github.com/pion/turn/v3"
 
+	"epcscf/internal/realpart"
 	"epcscf/turncred"
 )
 
@@ -86,20 +86,6 @@ func TestPionClient(t *testing.T) {
 	})
 }
 
-// realPart returns the path of a program that a test needs.
-func realPart(t *testing.T, name, debian string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing: install Debian's %s", name, debian)
-	}
-	t.Skipf("%s is missing: install Debian's %s", name, debian)
-	return ""
-}
-
 var uclientTotals = regexp.MustCompile(`tot_send_msgs=(\d+), tot_recv_msgs=(\d+)`)
 
 // coturnRun is a run of coturn's client, which takes some seconds to begin.
@@ -113,7 +99,7 @@ type coturnRun struct {
 // once: with each approach, and with tokens that it makes itself (-J), a new one, of another
 // kid, with each Refresh.
 func TestCoturnClient(t *testing.T) {
-	uclient := realPart(t, "turnutils_uclient", "coturn")
+	uclient := realpart.Program(t, "turnutils_uclient", "coturn")
 	w := newTokenWorld(t, nil)
 	var runs []*coturnRun
 	start := func(name string, port uint16, args ...string) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"epcscf/internal/realpart"
 	"epcscf/wic"
 )
 
@@ -58,22 +59,13 @@ func startChromium(t *testing.T, d *demo, flags ...chromedp.ExecAllocatorOption)
 func needChromium(t *testing.T) string {
 	t.Helper()
 	if !wic.Built() {
-		missing(t, "the page is not built (run make build)")
+		realpart.Missing(t, "the page is not built (run make build)")
 	}
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		missing(t, "chromium is not installed")
+		realpart.Missing(t, "chromium is not installed")
 	}
 	return path
-}
-
-// missing skips a test that lacks a real part; with CI=true that is a failure.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
 }
 
 // tab is a tab with a page in it, and what the page wrote to the console.

@@ -13,35 +13,17 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"epcscf/cmd/internal/node"
+	"epcscf/internal/realpart"
 )
-
-// buffer is an output that a test reads while the program writes.
-type buffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
 
 // demo is `epcscf demo` in this process, on ports of its own.
 type demo struct {
 	node.Info
-	out, log *buffer
+	out, log *realpart.Output
 	ctrlC    context.CancelFunc
 	exit     chan int
 }
@@ -56,7 +38,7 @@ func startDemo(t *testing.T, args ...string) *demo {
 func startDemoIn(t *testing.T, dir string, args ...string) *demo {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &demo{out: &buffer{}, log: &buffer{}, ctrlC: cancel, exit: make(chan int, 1)}
+	d := &demo{out: &realpart.Output{}, log: &realpart.Output{}, ctrlC: cancel, exit: make(chan int, 1)}
 	all := append([]string{
 		"demo", "--listen", "127.0.0.1:0", "--turn-listen", "127.0.0.1:0", "--turns-listen", "127.0.0.1:0",
 		"--admin-listen", "127.0.0.1:0", "--core-listen", "127.0.0.1:0", "--data-dir", dir,

@@ -20,6 +20,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"epcscf/cmd/internal/testpki"
+	"epcscf/internal/realpart"
 	"epcscf/proxy/minicore"
 	"epcscf/turncred"
 )
@@ -31,7 +32,7 @@ const serveOrigin = "https://phone.ims.test"
 type served struct {
 	dir, file, web, admin string
 	ca                    *testpki.CA
-	out, log              *buffer
+	out, log              *realpart.Output
 	term                  context.CancelFunc
 	exit                  chan int
 }
@@ -43,7 +44,7 @@ func operate(t *testing.T, change func(yaml string) string, args ...string) *ser
 	dir := t.TempDir()
 	s := &served{
 		dir: dir, file: filepath.Join(dir, "epcscf.yaml"), web: freeAddr(t), admin: freeAddr(t),
-		ca: testpki.NewCA(t, dir), out: &buffer{}, log: &buffer{}, exit: make(chan int, 1),
+		ca: testpki.NewCA(t, dir), out: &realpart.Output{}, log: &realpart.Output{}, exit: make(chan int, 1),
 	}
 	s.ca.Issue(t, dir, "edge", time.Now().Add(90*24*time.Hour), "127.0.0.1")
 	s.write(t, "deployment.key", strings.Repeat("d", 32))

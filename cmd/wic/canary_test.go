@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -11,38 +10,20 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"epcscf/cmd/internal/node"
+	"epcscf/internal/realpart"
 	"epcscf/proxy"
 	"epcscf/proxy/minicore"
 	"epcscf/sipext"
 	"epcscf/turncred"
 )
 
-// recording is what passed, safe for many writers.
-type recording struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (r *recording) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.b.Write(p)
-}
-
-func (r *recording) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.b.String()
-}
-
 // tap records every datagram of a socket, both ways.
 type tap struct {
 	net.PacketConn
-	wire *recording
+	wire *realpart.Output
 }
 
 func (t tap) ReadFrom(p []byte) (int, net.Addr, error) {
@@ -57,7 +38,7 @@ func (t tap) WriteTo(p []byte, to net.Addr) (int, error) {
 }
 
 // startTappedCore runs the miniature core on a socket that is recorded.
-func startTappedCore(t *testing.T, users map[string]turncred.Secret, log *slog.Logger) (*recording, proxy.NextHop) {
+func startTappedCore(t *testing.T, users map[string]turncred.Secret, log *slog.Logger) (*realpart.Output, proxy.NextHop) {
 	t.Helper()
 	udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -67,7 +48,7 @@ func startTappedCore(t *testing.T, users map[string]turncred.Secret, log *slog.L
 	if err != nil {
 		t.Fatal(err)
 	}
-	wire := &recording{}
+	wire := &realpart.Output{}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- core.Serve(ctx, tap{udp, wire}, nil) }()
@@ -89,7 +70,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	const password, km, deployment = "CANARYpassword", "CANARYkmCANARYkmCANARYkmCANARYkm", "CANARYdeploymentCANARYdeploymentCANARY"
 	for _, a := range approaches {
 		t.Run(string(a), func(t *testing.T) {
-			logs := &recording{}
+			logs := &realpart.Output{}
 			old := slog.Default() // what libraries log to
 			slog.SetDefault(debugLog(logs))
 			defer slog.SetDefault(old)

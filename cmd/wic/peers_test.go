@@ -14,6 +14,7 @@ import (
 
 	"epcscf/cmd/internal/node"
 	"epcscf/cmd/wic/internal/turncheck"
+	"epcscf/internal/realpart"
 	"epcscf/proxy"
 	"epcscf/sipext"
 	"epcscf/turncred"
@@ -24,7 +25,7 @@ var uclientTotals = regexp.MustCompile(`tot_send_msgs=(\d+), tot_recv_msgs=(\d+)
 // coturn's client and pion's exchange data through our relay with a credential out of the
 // SIP header. TestEachApproach has pion's over every transport; this is coturn's.
 func TestCoturnClientTakesTheHeadersCredential(t *testing.T) {
-	uclient := realPart(t, "turnutils_uclient", "coturn")
+	uclient := realpart.Program(t, "turnutils_uclient", "coturn")
 	for _, a := range approaches {
 		t.Run(string(a), func(t *testing.T) {
 			t.Parallel() // coturn's client takes seconds to begin
@@ -67,7 +68,7 @@ func runUclient(t *testing.T, uclient, ca, uri string, cred sipext.TurnCred) {
 
 // A credential of approach 1 out of the SIP header works at coturn with the same secret.
 func TestCoturnServerTakesTheHeadersCredential(t *testing.T) {
-	turnserver := realPart(t, "turnserver", "coturn")
+	turnserver := realpart.Program(t, "turnserver", "coturn")
 	d := startDemo(t, nil)
 	var secrets struct{ Km string }
 	raw, err := os.ReadFile(filepath.Join(d.DataDir, "secrets.json"))
@@ -97,7 +98,7 @@ func TestCoturnServerTakesTheHeadersCredential(t *testing.T) {
 // Kamailio as the core: digest, Path and Service-Route, over UDP and TCP, with the
 // configuration that the documentation shows.
 func TestKamailioAsTheCore(t *testing.T) {
-	kamailio := realPart(t, "kamailio", "kamailio")
+	kamailio := realpart.Program(t, "kamailio", "kamailio")
 	config, err := filepath.Abs("../../docs/kamailio/registrar.cfg")
 	if err != nil {
 		t.Fatal(err)

@@ -23,21 +23,6 @@ import (
 	"epcscf/turncred"
 )
 
-// realPart returns the path of a program that a test cannot do without. Where it is
-// missing the test skips by its name; in CI that is a failure.
-func realPart(t *testing.T, program, debianPackage string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing: apt-get install %s", program, debianPackage)
-	}
-	t.Skipf("%s is missing: apt-get install %s", program, debianPackage)
-	return ""
-}
-
 // device is one registered WIC of a user.
 type device struct {
 	*client.Client
