@@ -90,6 +90,9 @@ func (f *File) checkRelay() {
 	if s.ExternalIP.IsValid() && s.RelayIP.IsValid() && s.ExternalIP.Unmap().Is4() != s.RelayIP.Unmap().Is4() {
 		f.addAt("relay.external_address", "%s and relay_address %s are of different families: a NAT maps one to one", s.ExternalIP, s.RelayIP)
 	}
+	if s.RelayIP6.IsValid() && (s.RelayIP6.Unmap().Is4() || s.RelayIP.IsValid() && !s.RelayIP.Unmap().Is4()) {
+		f.addAt("relay.relay_address6", "%s beside relay_address %s: want IPv6 here and IPv4 there; a relay of IPv6 alone has it as relay_address", s.RelayIP6, s.RelayIP)
+	}
 	if s.MaxPort < s.MinPort {
 		f.addAt("relay.max_port", "%d is below min_port %d", s.MaxPort, s.MinPort)
 	}

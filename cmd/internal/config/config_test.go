@@ -183,6 +183,7 @@ var mistakes = []struct {
 	{"wildcard in Path", "listen: 192.0.2.5:5060", "listen: 0.0.0.0:5060", "19:3", []string{"core.listen", "Via and Path", "core.host"}},
 	{"wildcard in a TURN URI", "  public_name: turn.ims.test\n  listen:\n    udp: 192.0.2.6:3478", "  relay_address: 192.0.2.6\n  listen:\n    udp: 0.0.0.0:3478", "24:5", []string{"relay.listen.udp", "nobody can send to it", "public_name"}},
 	{"wildcard as relayed address", "udp: 192.0.2.6:3478", "udp: 0.0.0.0:3478", "21:1", []string{"relay.relay_address", "0.0.0.0:3478"}},
+	{"IPv4 as the second address", "relay:", "relay:\n  relay_address6: 203.0.113.9", "22:3", []string{"relay.relay_address6", "IPv6"}},
 	{"families of the NAT", "relay:", "relay:\n  external_address: \"2001:db8::1\"", "22:3", []string{"relay.external_address", "families"}},
 	{"relay without a listener", "  listen:\n    udp: 192.0.2.6:3478\n    tls: 192.0.2.6:5349\n", "", "21:1", []string{"relay.listen", "relay.enabled"}},
 }

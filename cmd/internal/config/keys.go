@@ -178,6 +178,8 @@ var table = []key{
 		set: domain(func(f *File) *string { return &f.relay.PublicName })},
 	{name: "relay.relay_address", value: "203.0.113.6", kind: sample, missing: "the first of relay.listen", doc: "The address of this host on which relayed sockets are opened.",
 		set: ipAddress(func(f *File) *netip.Addr { return &f.relay.Settings.RelayIP })},
+	{name: "relay.relay_address6", value: `""`, doc: "An IPv6 address beside a relay_address of IPv4, for clients that ask for IPv6 or for both.",
+		set: ipAddress(func(f *File) *netip.Addr { return &f.relay.Settings.RelayIP6 })},
 	{name: "relay.external_address", value: `""`, doc: "Given out in place of relay_address, where a NAT maps one to the other 1:1.",
 		set: ipAddress(func(f *File) *netip.Addr { return &f.relay.Settings.ExternalIP })},
 	{name: "relay.min_port", value: "49152", doc: "Lowest relayed port.",
