@@ -35,6 +35,8 @@ test: deps wic/dist/index.html ## run all tests, with the race detector
 .PHONY: deps
 deps: ## install the real parts that the tests need (as root; elsewhere name them)
 	@missing=; for p in $(TEST_PROGRAMS); do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	if command -v dpkg-query >/dev/null; then for p in $(TEST_PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; fi; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	echo "The tests need$$missing, from the Debian packages: $(TEST_PACKAGES)"; \
 	if [ "$$(id -u)" != 0 ]; then echo "Not root: install them with  sudo apt-get install --no-install-recommends $(TEST_PACKAGES)"; exit 1; fi; \

@@ -2,10 +2,15 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
+
+	"epcscf/internal/realpart"
 )
 
 // signIn registers a user of the demo in a tab of its own.
@@ -256,6 +261,31 @@ func TestBrowserDistrustsTURNS(t *testing.T) {
 	alice.untilText("relay-results", "ignore-certificate-errors-spki-list="+d.SPKI)
 	alice.untilText("relay-results", "CA certificate")
 	alice.screenshot("turns-distrusted", 1280)
+}
+
+// TestBrowserTrustsTheImportedCA imports DIR/ca.pem as the banner says, without any flag: the
+// page, wss and turns: are trusted then, though the CA is bound to this host's names.
+func TestBrowserTrustsTheImportedCA(t *testing.T) {
+	needChromium(t)
+	certutil := realpart.Program(t, "certutil", "libnss3-tools")
+	d := startDemo(t)
+	home := t.TempDir()
+	store := filepath.Join(home, ".pki", "nssdb") // where Chromium on Linux looks
+	if err := os.MkdirAll(store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"-N", "--empty-password", "-d", "sql:" + store},
+		{"-A", "-n", "epcscf demo", "-t", "C,,", "-i", d.CA, "-d", "sql:" + store},
+	} {
+		if out, err := exec.Command(certutil, args...).CombinedOutput(); err != nil {
+			t.Fatalf("certutil %s: %v\n%s", args[0], err, out)
+		}
+	}
+	c := startChromium(t, nil, chromedp.Env("HOME="+home))
+	alice := c.signIn(t, d, "alice")
+	checkRelay(t, d, alice)
+	alice.wantQuietConsole()
 }
 
 // openDistrusted opens the page past Chromium's warning.
