@@ -53,6 +53,11 @@ type edge struct {
 
 func newBench(s settings, progress io.Writer) (_ *bench, err error) {
 	b := &bench{settings: s, progress: progress}
+	if s.profile != "" {
+		if err := os.MkdirAll(s.profile, 0o700); err != nil {
+			return nil, fmt.Errorf("-profile: %w", err)
+		}
+	}
 	if b.dir, err = os.MkdirTemp("", "registration-bench-"); err != nil {
 		return nil, err
 	}
