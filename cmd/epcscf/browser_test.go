@@ -99,9 +99,8 @@ func callAndMeasure(t *testing.T, alice, bob *tab) {
 		tb.until("document.getElementById('data-received').dataset.bytes >= 1024 * 1024")
 		tb.until("Number(document.getElementById('audio-packets').textContent) >= 100")
 		for _, id := range []string{"local-candidate", "remote-candidate"} {
-			if got := tb.text(id); !strings.HasPrefix(got, "relay ") {
-				t.Errorf("%s: %s = %q, want a relay", tb.name, id, got)
-			}
+			// A check may come before the description that names its sender: prflx, for a moment.
+			tb.until(fmt.Sprintf("document.getElementById('%s').textContent.startsWith('relay ')", id))
 		}
 		// Bytes of the transport, as the browser counts them: the data went this way.
 		tb.until("document.getElementById('bytes-received').textContent.includes('MiB')")
@@ -177,10 +176,11 @@ func TestBrowserHeals(t *testing.T) {
 	alice.click("send-data")
 	bob.until("document.getElementById('data-received').dataset.bytes >= 1024 * 1024")
 	for _, tb := range []*tab{alice, bob} {
-		for _, id := range []string{"local-candidate", "remote-candidate"} {
-			if got := tb.text(id); !strings.HasPrefix(got, "relay ") {
-				t.Errorf("%s: %s = %q, want a relay", tb.name, id, got)
-			}
+		// Each end's own candidate is the other's remote one. That may show as prflx for good
+		// here: the called side may go on with its old allocation, which the new description
+		// does not name.
+		if got := tb.text("local-candidate"); !strings.HasPrefix(got, "relay ") {
+			t.Errorf("%s: local-candidate = %q, want a relay", tb.name, got)
 		}
 		tb.wantQuietConsole()
 	}
