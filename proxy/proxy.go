@@ -17,6 +17,7 @@ import (
 	"github.com/emiago/sipgo/sip"
 	"github.com/gorilla/websocket"
 
+	"epcscf/sipext"
 	"epcscf/turncred"
 )
 
@@ -39,6 +40,8 @@ type Proxy struct {
 	events  regEvents
 	core    *coreLink
 	nextURI hopURI // the first next hop
+	visited string // value of P-Visited-Network-ID
+	origIOI string // value of orig-ioi, quoted
 	origins map[string]bool
 
 	upgrader websocket.Upgrader
@@ -60,6 +63,10 @@ func New(cfg Config) (*Proxy, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
+	visited, origIOI, err := networkNames(cfg.VisitedNetwork)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: VisitedNetwork: %w", err)
+	}
 	m, err := newMetrics(cfg.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: metrics: %w", err)
@@ -67,6 +74,7 @@ func New(cfg Config) (*Proxy, error) {
 	p := &Proxy{
 		cfg: cfg, log: cfg.Logger, metrics: m, parser: newParser(),
 		tokens: newTokenSealer(cfg.FlowKey), origins: map[string]bool{},
+		visited: visited, origIOI: origIOI,
 	}
 	for _, o := range cfg.Origins {
 		p.origins[o] = true
@@ -83,6 +91,19 @@ func New(cfg Config) (*Proxy, error) {
 	p.nextURI, _ = cfg.NextHops[0].uri() // check has read it
 	p.core = newCoreLink(p)
 	return p, nil
+}
+
+// networkNames writes the network's name as P-Visited-Network-ID has it, a token or quoted
+// (RFC 7315 §5.1), and as the type 1 orig-ioi of a P-Charging-Vector has it (§5.6).
+func networkNames(network string) (visited, origIOI string, err error) {
+	if origIOI, err = sipext.Quote("Type 1" + network); err != nil {
+		return "", "", err
+	}
+	if sipext.IsToken(network) {
+		return network, origIOI, nil
+	}
+	visited, err = sipext.Quote(network)
+	return visited, origIOI, err
 }
 
 // start runs f in a goroutine that Close waits for. It reports false after Close.

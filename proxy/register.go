@@ -103,7 +103,7 @@ func (p *Proxy) register(t *serverTx) {
 	}
 	req.PrependHeader(sip.NewHeader("Path", p.path(f)))
 	requirePath(req)
-	req.AppendHeader(sip.NewHeader("P-Visited-Network-ID", visitedNetwork(p.cfg.VisitedNetwork)))
+	req.AppendHeader(sip.NewHeader("P-Visited-Network-ID", p.visited))
 	req.AppendHeader(sip.NewHeader("P-Charging-Vector", p.chargingVector()))
 	decrementHops(req)
 	p.toCore(t, p.core.hops, func(res *sip.Response) { p.registerResponse(r, res) })
@@ -114,14 +114,6 @@ func requirePath(req *sip.Request) {
 	if !containsFold(sipext.List(req, "Require"), "path") {
 		req.AppendHeader(sip.NewHeader("Require", "path"))
 	}
-}
-
-// visitedNetwork quotes the network's name where it is no token (RFC 7315 §5.1).
-func visitedNetwork(name string) string {
-	if sipext.IsToken(name) {
-		return name
-	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
 }
 
 // registerResponse edits a response on its way to the WIC, and acts on a 2xx before it

@@ -225,7 +225,7 @@ func (p *Proxy) prepareWithin(f *Flow, req *sip.Request) (onward, *refusal) {
 // chargingVector opens a charging correlation (RFC 7315 §4.6; type 1 orig-ioi).
 func (p *Proxy) chargingVector() string {
 	host, _ := p.sentBy("")
-	return fmt.Sprintf(`icid-value="%s";icid-generated-at=%s;orig-ioi="Type 1%s"`, rand.Text(), host, p.cfg.VisitedNetwork)
+	return fmt.Sprintf(`icid-value="%s";icid-generated-at=%s;orig-ioi=%s`, rand.Text(), host, p.origIOI)
 }
 
 // beyondUs takes our two Record-Route entries off the top of a WIC's route set: the one

@@ -127,7 +127,9 @@ func unquote(s string) (string, error) {
 // quoter escapes what a quoted-string cannot hold bare.
 var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
-func quote(s string) (string, error) {
+// Quote writes s as a quoted-string (RFC 3261 §25.1). It refuses what one cannot hold:
+// control characters and what is not UTF-8.
+func Quote(s string) (string, error) {
 	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return "", errors.New("control character or invalid UTF-8")
 	}

@@ -85,7 +85,7 @@ func (c TurnCred) Value() (string, error) {
 		if p.value == "" {
 			continue
 		}
-		q, err := quote(p.value)
+		q, err := Quote(p.value)
 		if err != nil {
 			return "", fmt.Errorf("%w: %s: %w", ErrTurnCred, p.name, err)
 		}

@@ -127,9 +127,6 @@ func (n *Node) Addresses() Addresses { return n.sockets.addresses() }
 // TURNURIs are what WICs are given, the one that hides the user name first.
 func (n *Node) TURNURIs() []string { return n.turn.uris }
 
-// Flows returns a snapshot of the edge's live flows, oldest first.
-func (n *Node) Flows() []proxy.FlowInfo { return n.proxy.Flows() }
-
 // Close frees the sockets of a node that does not run.
 func (n *Node) Close() error {
 	n.sockets.close()
