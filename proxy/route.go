@@ -280,8 +280,12 @@ func (p *Proxy) toWIC(t *serverTx) {
 // prepareToWIC finds the flow and rewrites a request of the core for it. A WIC's contact
 // is something.invalid, so there is nothing to look up: no token, no way.
 func (p *Proxy) prepareToWIC(req *sip.Request) (peer, watcher, *refusal) {
-	token, rest := p.popRoutesFromCore(elements(req, "Route"))
+	routes := elements(req, "Route")
+	token, rest := p.popRoutesFromCore(routes)
 	if token == "" {
+		if p.leadsToSibling(routes) {
+			return peer{}, nil, &refusal{status: statusFlowFailed, phrase: "Flow of another node"}
+		}
 		return peer{}, nil, &refusal{status: sip.StatusNotFound, phrase: "No flow token in Route"}
 	}
 	id, err := p.tokens.open(token)
@@ -351,6 +355,21 @@ func (p *Proxy) popRoutesFromCore(routes []string) (FlowToken, []string) {
 		}
 	}
 	return "", nil
+}
+
+// leadsToSibling reports whether Route names a flow of another node of this edge, as where the
+// core reached us by a name that the nodes share: its Path, or its two Record-Route entries. A
+// node knows another's token by the key that they share too. 430 has the core try another flow
+// of the device (RFC 5626 §5.3.1), which 404 would not.
+func (p *Proxy) leadsToSibling(routes []string) bool {
+	for _, r := range routes[:min(2, len(routes))] {
+		if u, ok := parseURI(r); ok {
+			if _, err := p.tokens.open(FlowToken(u.User)); !errors.Is(err, errTokenForged) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // isForUs reports whether a request is addressed to the home domain or to this edge

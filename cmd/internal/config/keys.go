@@ -101,7 +101,7 @@ var table = []key{
 		set: boolean(func(f *File) *bool { return &f.node.Proxy.RegEvent })},
 	{name: "proxy.flow_grace", value: "2m", doc: "How long a lost connection's calls go on and its credentials stay good, so that a client may reconnect.",
 		set: duration(time.Second, time.Hour, func(f *File) *time.Duration { return &f.node.Proxy.FlowGrace })},
-	{name: "proxy.flow_key_file", value: `""`, doc: "Secret of the flow tokens, in a file of mode 0600, so that a restart answers 430 to what came before it; empty: random at each start.",
+	{name: "proxy.flow_key_file", value: `""`, doc: "Secret of the flow tokens, in a file of mode 0600, the same at all edges behind one name: an edge answers 430 for a flow that another, or an earlier process, held. Empty: random at each start.",
 		set: text("a file name", func(f *File) *string { return &f.flowKey })},
 	{name: "proxy.tls.cert_file", value: "tls/proxy.pem", kind: must, doc: "The certificate and its chain, PEM.",
 		set: text("a file name", func(f *File) *string { return &f.proxyTLS.cert })},
