@@ -10,7 +10,7 @@ DEMO_ARGS     ?=
 BENCH_ARGS    ?=
 
 # What the tests need beside Go and Node: real parts, as Debian packages them.
-TEST_PACKAGES := chromium coturn kamailio kamailio-outbound-modules kamailio-tls-modules kamailio-websocket-modules libnss3-tools sip-tester
+TEST_PACKAGES := chromium coturn kamailio kamailio-outbound-modules kamailio-presence-modules kamailio-tls-modules kamailio-websocket-modules libnss3-tools sip-tester
 TEST_PROGRAMS := chromium turnserver turnutils_uclient kamailio certutil sipp
 
 .DEFAULT_GOAL := help

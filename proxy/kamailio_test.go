@@ -26,6 +26,7 @@ type kamailio struct {
 	path string
 	dir  string
 	addr netip.AddrPort
+	args []string // more definitions
 	cmd  *exec.Cmd
 }
 
@@ -50,9 +51,9 @@ func (k *kamailio) start() {
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	k.cmd = exec.Command(k.path, "-f", config, "-DD", "-E", "-m", "64", "-M", "8", "-Y", k.dir,
-		"-A", "CORE_ADDR="+k.addr.String(), "-A", "UDP_CHILDREN=1", "-A", `NONCE_SECRET="shared-by-both"`,
-		"-A", `ALICE_PASSWORD="alice-password"`, "-A", `BOB_PASSWORD="bob-password"`)
+	k.cmd = exec.Command(k.path, append([]string{"-f", config, "-DD", "-E", "-m", "64", "-M", "8", "-Y", k.dir,
+		"-A", "CORE_ADDR=" + k.addr.String(), "-A", "UDP_CHILDREN=1", "-A", `NONCE_SECRET="shared-by-both"`,
+		"-A", `ALICE_PASSWORD="alice-password"`, "-A", `BOB_PASSWORD="bob-password"`}, k.args...)...)
 	k.cmd.Stdout, k.cmd.Stderr = log, log
 	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its workers die with it
 	if err := k.cmd.Start(); err != nil {

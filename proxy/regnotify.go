@@ -149,9 +149,11 @@ func (e *regEvents) take(s *regSubscription, req *sip.Request, doc *reginfo, sta
 	result, missed := notifyApplied, false
 	if doc != nil {
 		// RFC 3680 §5.2: "If the value in the document is less than the local version, the
-		// document is discarded"; one that was skipped is made up for by a refresh.
+		// document is discarded"; one that was skipped is made up for by a refresh. Of an equal
+		// one it says nothing: Kamailio's pua_reginfo writes 0 into each, all of full state, and
+		// CSeq has put them in order.
 		switch v := int64(doc.version); {
-		case v <= s.version:
+		case v < s.version, v == s.version && !doc.full:
 			result = notifyStale
 		default:
 			missed = s.version >= 0 && v > s.version+1 && !doc.full
