@@ -28,6 +28,7 @@ type coreLink struct {
 	hops      *hopSet
 	emergency *hopSet // nil: there is no emergency route
 	self      *hopSet // ourselves, where a route leads back
+	service   serviceHops
 
 	serving chan struct{} // closed when there are sockets to the core
 	once    sync.Once     // closes serving
@@ -41,15 +42,16 @@ type coreLink struct {
 
 func newCoreLink(p *Proxy) *coreLink {
 	l := &coreLink{p: p, serving: make(chan struct{}), conns: map[*tcpPeer]struct{}{}, dialed: map[hopAddr]*tcpPeer{}, dialing: map[hopAddr]*dialing{}}
-	l.hops = newHopSet(p, p.cfg.NextHops)
+	l.hops = newHopSet(p, p.cfg.NextHops, true)
+	l.service = serviceHops{p: p, sets: map[NextHop]*hopSet{}}
 	if p.cfg.EmergencyRoute != nil {
-		l.emergency = newHopSet(p, []NextHop{*p.cfg.EmergencyRoute})
+		l.emergency = newHopSet(p, []NextHop{*p.cfg.EmergencyRoute}, true)
 	}
 	self := NextHop{"udp", p.cfg.CoreAddr.String()}
 	if p.coreTransport() != "udp" {
 		self.Transport = "tcp"
 	}
-	l.self = newHopSet(p, []NextHop{self})
+	l.self = newHopSet(p, []NextHop{self}, false)
 	l.self.steady = true
 	return l
 }

@@ -53,6 +53,7 @@ func (h *hop) usable(now time.Time) bool {
 type hopSet struct {
 	p        *Proxy
 	cfg      *Core
+	listed   bool // in the metrics
 	steady   bool // never put aside
 	resolver *resolver
 	seed     maphash.Seed
@@ -79,9 +80,9 @@ type rankedHop struct {
 	server string
 }
 
-func newHopSet(p *Proxy, nextHops []NextHop) *hopSet {
+func newHopSet(p *Proxy, nextHops []NextHop, listed bool) *hopSet {
 	s := &hopSet{
-		p: p, cfg: &p.cfg.Core, resolver: newResolver(&p.cfg.Core), seed: maphash.MakeSeed(),
+		p: p, listed: listed, cfg: &p.cfg.Core, resolver: newResolver(&p.cfg.Core), seed: maphash.MakeSeed(),
 		kicks: make(chan *hop, maxCandidates), hops: map[hopAddr]*hop{},
 	}
 	for _, n := range nextHops {
@@ -211,7 +212,7 @@ func (s *hopSet) take(l *hopList, found []candidate, err error) {
 		if h == nil {
 			h = &hop{hopAddr: c.hopAddr, set: s}
 			s.hops[c.hopAddr] = h
-			s.p.metrics.core.up.WithLabelValues(h.String()).Set(1)
+			h.show(1)
 		}
 		l.found = append(l.found, rankedHop{h, c.rank, c.weight, c.server})
 	}
@@ -227,8 +228,17 @@ func (s *hopSet) forgetLocked() {
 		}
 		if !named {
 			delete(s.hops, t)
-			s.p.metrics.core.up.DeleteLabelValues(t.String())
+			if s.listed {
+				s.p.metrics.core.up.DeleteLabelValues(t.String())
+			}
 		}
+	}
+}
+
+// show puts a hop's health into the metrics.
+func (h *hop) show(up float64) {
+	if h.set.listed {
+		h.set.p.metrics.core.up.WithLabelValues(h.String()).Set(up)
 	}
 }
 
@@ -243,7 +253,7 @@ func (h *hop) answered(status int) {
 	was := h.isDown.Swap(false)
 	h.mu.Unlock()
 	if was {
-		h.set.p.metrics.core.up.WithLabelValues(h.String()).Set(1)
+		h.show(1)
 		h.set.p.log.Info("next hop is back", "next_hop", h.String())
 	}
 }
@@ -275,7 +285,7 @@ func (h *hop) aside(d time.Duration, reason string, err error) {
 	was := h.isDown.Swap(true)
 	h.mu.Unlock()
 	if !was {
-		h.set.p.metrics.core.up.WithLabelValues(h.String()).Set(0)
+		h.show(0)
 		h.set.p.log.Warn("next hop put aside", "next_hop", h.String(), "reason", reason, "err", err)
 	}
 }

@@ -90,6 +90,11 @@ type Core struct {
 	// Via, Path and Record-Route where the next hop in use is TLS; default 5061.
 	TLSPort uint16
 
+	// FollowServiceRoute sends requests of a WIC to the host on top of its Service-Route (RFC
+	// 3608 §6.1), where a registration has got one. Else they go to the next hop, which must
+	// follow Route itself.
+	FollowServiceRoute bool
+
 	// Failover is how long a next hop may be silent before a request goes to the next one
 	// too; default 4 s: four tries by UDP.
 	Failover time.Duration

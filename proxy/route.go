@@ -246,21 +246,6 @@ func (p *Proxy) beyondUs(routes []string) []string {
 	return rest
 }
 
-// hopsFor is where a WIC's request goes: the core, always, or the emergency route. A WIC
-// that writes its own Route or Request-URI must not make us send to an address of its
-// choice. The one exception is a route that leads back to ourselves, see beyondUs.
-func (p *Proxy) hopsFor(req *sip.Request, emergency bool) *hopSet {
-	if emergency {
-		return p.core.emergency
-	}
-	if routes := elements(req, "Route"); len(routes) > 0 {
-		if own, ok := p.ownRoute(routes[0]); ok && !own.ws {
-			return p.core.self
-		}
-	}
-	return p.core.hops
-}
-
 // toWIC forwards a request of the core to a WIC, by flow token (RFC 5626 §5.3).
 func (p *Proxy) toWIC(t *serverTx) {
 	if t.req.Method == sip.OPTIONS && p.isForUs(t.req) && len(elements(t.req, "Route")) == 0 {

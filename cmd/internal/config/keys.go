@@ -150,6 +150,8 @@ var table = []key{
 		set: domain(func(f *File) *string { return &f.node.Proxy.CoreHost })},
 	{name: "core.next_hops", value: "udp:10.0.0.10:5060", kind: must, doc: "The core, I-CSCFs or outbound proxies before them, tried in this order: udp:HOST:PORT, tcp:HOST:PORT, tls:HOST:PORT, or sip:DOMAIN for what DNS says (RFC 3263). One, or a list.",
 		set: each(parseNextHop, func(f *File) *[]proxy.NextHop { return &f.node.Proxy.NextHops })},
+	{name: "core.follow_service_route", value: "true", doc: "Send a WIC's requests to the host on top of its Service-Route (RFC 3608), as a P-CSCF does. false: to next_hops, which must follow Route itself.",
+		set: boolean(func(f *File) *bool { return &f.node.Proxy.Core.FollowServiceRoute })},
 	{name: "core.failover", value: "4s", doc: "How long a next hop may be silent before a request goes to the next one too.",
 		set: duration(100*time.Millisecond, time.Minute, func(f *File) *time.Duration { return &f.node.Proxy.Core.Failover })},
 	{name: "core.timeout", value: "30s", doc: "When a request other than INVITE is given up, and a REGISTER gets 504.",

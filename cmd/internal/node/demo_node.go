@@ -63,6 +63,7 @@ func (n *DemoNode) listen(d Demo, sec secrets, pki *localPKI) error {
 	}
 	cfg := d.node(sec, pki)
 	cfg.Proxy.NextHops = []proxy.NextHop{next}
+	cfg.Proxy.Core.FollowServiceRoute = true
 	s, err := openSockets(cfg)
 	if err != nil {
 		return err
