@@ -27,7 +27,7 @@ func newParser() *sip.Parser {
 
 // parse checks raw strictly and gives sipgo's parser what the check has written anew. The
 // error is a *sipext.MalformedError.
-func parse(p *sip.Parser, raw []byte, l sipext.Limits) (sip.Message, sipext.Raw, error) {
+func parse(p *sip.Parser, raw []byte, l sipext.Limits) (sip.Message, *sipext.Message, error) {
 	scanned, err := sipext.Scan(raw, l)
 	if err != nil {
 		return nil, scanned, err
@@ -74,7 +74,7 @@ func (p *Proxy) receive(f *Flow, data []byte) {
 
 // refuseMalformed answers a request that can be answered, drops a response, and ends a
 // flow that does not speak SIP or whose messages cannot be told apart.
-func (p *Proxy) refuseMalformed(f *Flow, raw sipext.Raw, bad *sipext.MalformedError) {
+func (p *Proxy) refuseMalformed(f *Flow, raw *sipext.Message, bad *sipext.MalformedError) {
 	p.metrics.malformed.WithLabelValues(string(bad.Fault)).Inc()
 	p.log.Debug("malformed message", "flow", f.id, "reason", string(bad.Fault), "err", bad)
 	switch {
@@ -92,7 +92,7 @@ func (p *Proxy) refuseMalformed(f *Flow, raw sipext.Raw, bad *sipext.MalformedEr
 }
 
 // malformedAnswer copies what RFC 3261 §8.2.6.2 asks for, as far as it was there.
-func malformedAnswer(raw sipext.Raw, bad *sipext.MalformedError) *sip.Response {
+func malformedAnswer(raw *sipext.Message, bad *sipext.MalformedError) *sip.Response {
 	res := sip.NewResponse(bad.Status, bad.Phrase)
 	seen := map[string]bool{}
 	for _, fld := range raw.Fields {

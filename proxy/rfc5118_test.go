@@ -49,7 +49,7 @@ func TestIPv6Torture(t *testing.T) {
 				next(w, "refusal", func(res *sip.Response) bool { return res.StatusCode == tt.want })
 				return
 			}
-			callID, _ := raw.Get("Call-ID")
+			callID, _ := raw.Get(sipext.CallID)
 			req := core.await(t, tt.name, callID)
 			bracketMapped(req) // the stub reads with sipgo as well
 			m, _, err := parse(newParser(), msg, sipext.Limits{})

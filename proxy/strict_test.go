@@ -58,7 +58,7 @@ func TestTorture(t *testing.T) {
 	for name, msg := range torture(t) {
 		want, refused := refusedTorture[name]
 		raw, _ := sipext.Scan([]byte(msg), sipext.Limits{})
-		callID, _ := raw.Get("Call-ID")
+		callID, _ := raw.Get(sipext.CallID)
 		r.proxy.seedDialog(raw)
 		ours := func(m sip.Message) bool { return callID == "" || m.CallID() != nil && m.CallID().Value() == callID }
 		if err := w.ws.WriteMessage(websocket.BinaryMessage, []byte(msg)); err != nil {
@@ -74,7 +74,7 @@ func TestTorture(t *testing.T) {
 				want = 404
 			}
 		}
-		if _, via := raw.Get("Via"); want != 0 && via {
+		if _, via := raw.Get(sipext.Via); want != 0 && via {
 			next(w, strconv.Itoa(want)+" to "+name, func(res *sip.Response) bool { return res.StatusCode == want && ours(res) })
 		}
 		if w.gone() { // closed for its message: a new flow for the next
@@ -93,7 +93,7 @@ func TestTorture(t *testing.T) {
 
 // seedDialog makes the dialog that a message claims to be of, for the newest flow: several
 // of the messages are requests within one.
-func (p *Proxy) seedDialog(raw sipext.Raw) {
+func (p *Proxy) seedDialog(raw *sipext.Message) {
 	m, err := sip.ParseMessage(raw.Bytes())
 	req, ok := m.(*sip.Request)
 	if err != nil || !ok || req.To() == nil || req.From() == nil || req.CallID() == nil || toTag(req) == "" {

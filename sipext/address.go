@@ -3,6 +3,8 @@ package sipext
 import (
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 )
 
@@ -23,6 +25,10 @@ func (p Params) Get(name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+func (p Params) has(name string) bool {
+	return slices.ContainsFunc(p, func(q Param) bool { return strings.EqualFold(q.Name, name) })
 }
 
 // Address is a name-addr, or an addr-spec with header parameters (RFC 3261 §20.10).
@@ -169,7 +175,7 @@ func ParseAuthParams(s string) (Params, error) {
 		if err != nil || p.Value == "" {
 			return ps, errAuthParams
 		}
-		if _, twice := ps.Get(p.Name); twice {
+		if ps.has(p.Name) {
 			return ps, fmt.Errorf("%w: %s is repeated", errAuthParams, p.Name)
 		}
 		ps = append(ps, p)
@@ -209,28 +215,34 @@ func quotedLen(s string) int {
 }
 
 // SplitList splits a header value at the commas outside quotes and brackets.
-func SplitList(s string) []string {
-	out := make([]string, 0, strings.Count(s, ",")+1)
-	start, bracket := 0, false
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '"' && !bracket:
-			n := quotedLen(s[i:])
-			if n < 0 {
-				i = len(s)
-				break
+func SplitList(s string) []string { return slices.Collect(ListElements(s)) }
+
+// ListElements yields what SplitList returns.
+func ListElements(s string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		start, bracket := 0, false
+		for i := 0; i < len(s); i++ {
+			switch c := s[i]; {
+			case c == '"' && !bracket:
+				n := quotedLen(s[i:])
+				if n < 0 {
+					i = len(s)
+					break
+				}
+				i += n - 1
+			case c == '<':
+				bracket = true
+			case c == '>':
+				bracket = false
+			case c == ',' && !bracket:
+				if !yield(trimLWS(s[start:i])) {
+					return
+				}
+				start = i + 1
 			}
-			i += n - 1
-		case c == '<':
-			bracket = true
-		case c == '>':
-			bracket = false
-		case c == ',' && !bracket:
-			out = append(out, trimLWS(s[start:i]))
-			start = i + 1
 		}
+		yield(trimLWS(s[start:]))
 	}
-	return append(out, trimLWS(s[start:]))
 }
 
 // Addresses returns the addresses of a header field over all its rows; malformed ones

@@ -14,21 +14,12 @@ type HeaderFields interface {
 	RemoveHeader(name string) bool
 }
 
-// longForms are the names behind the one-letter ones of the IANA registry "SIP Header
-// Fields".
-var longForms = map[byte]string{
-	'a': "Accept-Contact", 'b': "Referred-By", 'c': "Content-Type", 'd': "Request-Disposition",
-	'e': "Content-Encoding", 'f': "From", 'i': "Call-ID", 'j': "Reject-Contact", 'k': "Supported",
-	'l': "Content-Length", 'm': "Contact", 'n': "Identity-Info", 'o': "Event", 'r': "Refer-To",
-	's': "Subject", 't': "To", 'u': "Allow-Events", 'v': "Via", 'x': "Session-Expires", 'y': "Identity",
-}
-
 // Named reports whether a header field called name is the one called want, whatever
 // the case, also in its compact form (RFC 3261 §7.3.3). It is asked for each row of each
 // message, for each field that somebody looks for, so lengths are compared first.
 func Named(name, want string) bool {
 	if len(name) == 1 && len(want) > 1 {
-		name = longForms[name[0]|0x20] // lower case
+		name = NameOf(name).String()
 	}
 	return len(name) == len(want) && strings.EqualFold(name, want)
 }

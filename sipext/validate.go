@@ -3,7 +3,6 @@ package sipext
 import (
 	"bytes"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/emiago/sipgo/sip"
@@ -67,19 +66,6 @@ type MalformedError struct {
 // Error implements error.
 func (e *MalformedError) Error() string { return fmt.Sprintf("malformed SIP: %s", e.Phrase) }
 
-// Field is one header field, folds undone, name in its long form.
-type Field struct{ Name, Value string }
-
-// Raw is a message as Scan understood it.
-type Raw struct {
-	Method string // "" where the message is a response
-	URI    string
-	Status int
-	Phrase string // reason phrase of a response
-	Fields []Field
-	Body   []byte
-}
-
 // Validate makes the checks of Scan with default limits.
 func Validate(raw []byte) error {
 	_, err := Scan(raw, Limits{})
@@ -89,12 +75,12 @@ func Validate(raw []byte) error {
 // Scan checks one framed SIP message (a datagram, a WebSocket message) strictly, before
 // sipgo's parser sees it: that parser is lenient, and what two parsers read differently
 // is a way past the trust boundary. The error is a *MalformedError; what was read until
-// then is in the Raw, so that an answer can be built.
+// then is in the Message, so that an answer can be built.
 //
 // We depart from RFC 3261 where a quoted-pair hides a control character (RFC 4475
 // §3.1.1.2): it is refused, since a core in C may end the line or the string there.
-func Scan(raw []byte, l Limits) (Raw, error) {
-	s := scanner{limits: l.orDefault()}
+func Scan(raw []byte, l Limits) (*Message, error) {
+	s := scanner{limits: l.orDefault(), raw: new(Message)}
 	err := s.scan(raw)
 	if err != nil {
 		err.Answerable = s.answerable()
@@ -103,46 +89,9 @@ func Scan(raw []byte, l Limits) (Raw, error) {
 	return s.raw, nil
 }
 
-// Bytes writes the message anew from what was understood: one header field a row,
-// no folds, long names, no optional white space in Via, and the body's real length.
-func (r Raw) Bytes() []byte {
-	size := len("SIP/2.0 Content-Length: \r\n\r\n\r\n") + len(r.Method) + len(r.URI) + len(r.Phrase) + len(r.Body) + 32
-	for _, f := range r.Fields {
-		size += len(f.Name) + len(f.Value) + len(": \r\n")
-	}
-	var b bytes.Buffer
-	b.Grow(size)
-	if r.Method != "" {
-		b.WriteString(r.Method + " " + r.URI + " SIP/2.0\r\n")
-	} else {
-		b.WriteString("SIP/2.0 " + strconv.Itoa(r.Status) + " " + r.Phrase + "\r\n")
-	}
-	for _, f := range r.Fields {
-		if f.Name != "Content-Length" {
-			b.WriteString(f.Name)
-			b.WriteString(": ")
-			b.WriteString(f.Value)
-			b.WriteString("\r\n")
-		}
-	}
-	b.WriteString("Content-Length: " + strconv.Itoa(len(r.Body)) + "\r\n\r\n")
-	b.Write(r.Body)
-	return b.Bytes()
-}
-
-// Get returns the first value of a header field by its long name.
-func (r Raw) Get(name string) (string, bool) {
-	for _, f := range r.Fields {
-		if strings.EqualFold(f.Name, name) {
-			return f.Value, true
-		}
-	}
-	return "", false
-}
-
 type scanner struct {
 	limits  Limits
-	raw     Raw
+	raw     *Message
 	ack     bool
 	damaged bool // leave out rows with control characters
 }
@@ -153,8 +102,8 @@ func refuse(f Fault, phrase string) *MalformedError {
 
 // answerable reports whether a response can be routed back and matched.
 func (s *scanner) answerable() bool {
-	_, via := s.raw.Get("Via")
-	_, cseq := s.raw.Get("CSeq")
+	_, via := s.raw.Get(Via)
+	_, cseq := s.raw.Get(CSeq)
 	return s.raw.Method != "" && !s.ack && via && cseq
 }
 
@@ -198,6 +147,9 @@ func checkOctets(head []byte) *MalformedError {
 	return nil
 }
 
+// spareRows is room for what an edge adds: to a REGISTER, or to its 200.
+const spareRows = 6
+
 // scanRows splits the header into the start line and unfolded fields.
 func (s *scanner) scanRows(head string) *MalformedError {
 	start, rest, _ := strings.Cut(head, "\r\n")
@@ -207,7 +159,7 @@ func (s *scanner) scanRows(head string) *MalformedError {
 	if len(start) > s.limits.Line {
 		return &MalformedError{Fault: FaultLimit, Status: sip.StatusRequestURITooLong, Phrase: "Request-URI Too Long"}
 	}
-	s.raw.Fields = make([]Field, 0, min(strings.Count(rest, "\r\n")+1, s.limits.Headers))
+	s.raw.Fields = make([]Field, 0, min(strings.Count(rest, "\r\n")+spareRows, s.limits.Headers))
 	startErr := s.scanStart(start)
 	if startErr != nil && startErr.Fault == FaultStart && s.raw.Method == "" {
 		return startErr
@@ -238,7 +190,7 @@ func (s *scanner) scanRows(head string) *MalformedError {
 		case startErr != nil && err.Fault == FaultVia:
 			// The answer goes back by this Via, however a foreign version writes it.
 			_, v, _ := strings.Cut(line, ":")
-			s.raw.Fields = append(s.raw.Fields, Field{"Via", trimLWS(v)})
+			s.raw.Add(Via, trimLWS(v))
 		case startErr == nil:
 			return err
 		}
@@ -253,42 +205,20 @@ func (s *scanner) addField(line string) *MalformedError {
 	if !ok || !IsToken(name) {
 		return refuse(FaultName, "Header name is no token")
 	}
-	name = longName(name)
-	if name != "Via" {
-		s.raw.Fields = append(s.raw.Fields, Field{name, value})
+	id := NameOf(name)
+	if id != Other {
+		name = spelled[id]
+	}
+	if id != Via {
+		s.raw.Fields = append(s.raw.Fields, Field{id, name, value})
 		return nil
 	}
-	for _, v := range SplitList(value) {
+	for v := range ListElements(value) {
 		norm, err := normalizeVia(v)
 		if err != nil {
 			return refuse(FaultVia, "Malformed Via")
 		}
-		s.raw.Fields = append(s.raw.Fields, Field{name, norm})
+		s.raw.Add(Via, norm)
 	}
 	return nil
-}
-
-// longNames maps compact forms, and both spellings in which nearly all messages come, to
-// the one spelling of the fields that we look at.
-var longNames = func() map[string]string {
-	m := map[string]string{}
-	add := func(name string) { m[name], m[strings.ToLower(name)] = name, name }
-	for _, name := range append([]string{"Record-Route", "Route", "Via"}, single...) {
-		add(name)
-	}
-	for letter, name := range longForms {
-		add(name)
-		m[string(rune(letter))] = name
-	}
-	return m
-}()
-
-func longName(name string) string {
-	if long, ok := longNames[name]; ok {
-		return long
-	}
-	if long, ok := longNames[strings.ToLower(name)]; ok {
-		return long
-	}
-	return name
 }

@@ -32,12 +32,15 @@ func (s *scanner) scanStart(line string) *MalformedError {
 }
 
 func checkRequestURI(uri string) *MalformedError {
-	scheme, _, ok := strings.Cut(uri, ":")
+	scheme, rest, ok := strings.Cut(uri, ":")
 	if !ok || !isScheme(scheme) || !isURI(uri) {
 		return refuse(FaultStart, "Malformed Request-URI")
 	}
 	switch strings.ToLower(scheme) {
 	case "sip", "sips":
+		if hostnameSet.holds(rest) { // no more than a host, as a REGISTER has it
+			return nil
+		}
 		// RFC 3261 §19.1.1: header parameters must not stand in a Request-URI.
 		if strings.Contains(uri, "?") {
 			return refuse(FaultStart, "Header parameters in the Request-URI")
@@ -65,44 +68,31 @@ func (s *scanner) scanStatus(line string) *MalformedError {
 	return nil
 }
 
-// single are the fields that RFC 3261 §20 and the RFCs of extensions allow once, in the
-// spelling of longNames; at most 64, since checkCounts has a bit for each.
-var single = []string{
-	"Call-ID", "Content-Disposition", "Content-Length", "Content-Type", "CSeq", "Date", "Event",
-	"Expires", "From", "Max-Forwards", "MIME-Version", "Min-Expires", "Min-SE", "Organization",
-	"Priority", "RAck", "Refer-To", "Referred-By", "Replaces", "Retry-After", "RSeq",
-	"Session-Expires", "SIP-ETag", "SIP-If-Match", "Subject", "Subscription-State", "Timestamp", "To",
-}
-
-var singleBit = func() map[string]uint64 {
-	m := map[string]uint64{}
-	for i, name := range single {
-		m[name] = 1 << i
-	}
-	return m
-}()
-
 // checkCounts refuses repeated single fields and missing mandatory ones (RFC 3261 §8.1.1).
 // A request without Max-Forwards passes: §16.3 has the proxy add it.
 func (s *scanner) checkCounts() *MalformedError {
-	var seen uint64
-	via := false
-	for _, f := range s.raw.Fields {
-		bit := singleBit[f.Name]
-		if seen&bit != 0 {
+	var seen uint64 // a bit for each single field, and for Via
+	via := uint64(1) << Other
+	for i := range s.raw.Fields {
+		f := &s.raw.Fields[i]
+		switch {
+		case f.ID == Via:
+			seen |= via
+		case !f.ID.isSingle():
+		case seen&(1<<f.ID) != 0:
 			err := refuse(FaultRepeated, "Repeated "+f.Name)
-			err.Close = f.Name == "Content-Length" // two lengths are two messages to someone
+			err.Close = f.ID == ContentLength // two lengths are two messages to someone
 			return err
+		default:
+			seen |= 1 << f.ID
 		}
-		seen |= bit
-		via = via || f.Name == "Via"
 	}
-	if !via {
+	if seen&via == 0 {
 		return refuse(FaultMissing, "Missing Via")
 	}
-	for _, name := range []string{"From", "To", "Call-ID", "CSeq"} {
-		if seen&singleBit[name] == 0 {
-			return refuse(FaultMissing, "Missing "+name)
+	for _, n := range [...]Name{From, To, CallID, CSeq} {
+		if seen&(1<<n) == 0 {
+			return refuse(FaultMissing, "Missing "+spelled[n])
 		}
 	}
 	return nil
@@ -119,10 +109,10 @@ func (s *scanner) checkValues() *MalformedError {
 
 // checkValue also writes anew what sipgo's parser would misread.
 func (s *scanner) checkValue(f *Field) *MalformedError {
-	switch f.Name {
-	case "CSeq":
+	switch f.ID {
+	case CSeq:
 		return s.checkCSeq(f)
-	case "Content-Length":
+	case ContentLength:
 		n, err := parseDigits(f.Value, 32)
 		if err != nil {
 			e := refuse(FaultLength, "Malformed Content-Length")
@@ -133,37 +123,42 @@ func (s *scanner) checkValue(f *Field) *MalformedError {
 		if n != int64(len(s.raw.Body)) {
 			return refuse(FaultLength, "Content-Length is not the length of the body")
 		}
-	case "Call-ID":
+	case CallID:
 		if f.Value == "" || strings.ContainsAny(f.Value, " \t,;") {
 			return refuse(FaultAddress, "Malformed Call-ID")
 		}
-	case "Max-Forwards":
+	case MaxForwards:
 		if n, err := parseDigits(f.Value, 32); err != nil || n > 255 {
 			return refuse(FaultNumber, "Malformed Max-Forwards")
 		}
-	case "Expires":
+	case Expires:
 		if _, err := parseDeltaSeconds(f.Value); err != nil {
 			return refuse(FaultNumber, "Malformed Expires")
 		}
-	case "From", "To":
+	case From, To:
 		return s.checkParty(f)
-	case "Contact", "Route", "Record-Route":
-		return checkAddresses(*f)
+	case Contact, Route, RecordRoute:
+		return checkAddresses(f)
 	}
 	return nil
 }
 
 // checkCSeq reads 1*DIGIT LWS Method; RFC 3261 §8.1.1.5 keeps the number below 2**31.
 func (s *scanner) checkCSeq(f *Field) *MalformedError {
-	num, method, ok := strings.Cut(strings.ReplaceAll(f.Value, "\t", " "), " ")
-	method = trimLWS(method)
-	if _, err := parseDigits(num, 31); !ok || err != nil || !IsToken(method) {
+	i := strings.IndexAny(f.Value, " \t")
+	if i < 0 {
+		return refuse(FaultCSeq, "Malformed CSeq")
+	}
+	num, method := f.Value[:i], trimLWS(f.Value[i:])
+	if _, err := parseDigits(num, 31); err != nil || !IsToken(method) {
 		return refuse(FaultCSeq, "Malformed CSeq")
 	}
 	if s.raw.Method != "" && method != s.raw.Method {
 		return refuse(FaultCSeq, "CSeq method is not the request's")
 	}
-	f.Value = num + " " + method // sipgo wants exactly one space
+	if len(num)+1+len(method) != len(f.Value) || f.Value[i] != ' ' {
+		f.Value = num + " " + method // sipgo wants exactly one space
+	}
 	return nil
 }
 
@@ -173,20 +168,22 @@ func (s *scanner) checkParty(f *Field) *MalformedError {
 		return refuse(FaultAddress, "Malformed "+f.Name)
 	}
 	// RFC 3261 §8.1.1.3: the From field must contain a tag.
-	if _, ok := a.Params.Get("tag"); !ok && f.Name == "From" {
+	if _, ok := a.Params.Get("tag"); !ok && f.ID == From {
 		return refuse(FaultMissing, "From without a tag")
 	}
-	f.Value = a.String() // sipgo would take white space for a part of the host or a name
+	if a.Display != "" || strings.ContainsAny(f.Value, " \t") {
+		f.Value = a.String() // sipgo would take white space for a part of the host or a name
+	}
 	return nil
 }
 
-func checkAddresses(f Field) *MalformedError {
-	for _, e := range SplitList(f.Value) {
+func checkAddresses(f *Field) *MalformedError {
+	for e := range ListElements(f.Value) {
 		a, err := ParseAddress(e)
 		switch {
-		case err != nil, f.Name != "Contact" && !a.Bracketed:
+		case err != nil, f.ID != Contact && !a.Bracketed:
 			return refuse(FaultAddress, "Malformed "+f.Name)
-		case f.Name != "Contact":
+		case f.ID != Contact:
 			continue
 		}
 		if v, ok := a.Params.Get("expires"); ok {

@@ -8,12 +8,15 @@ import (
 
 var errVia = errors.New("malformed Via")
 
+// maxViaParams is more than any Via has: there are about ten in the IANA registry.
+const maxViaParams = 32
+
 // normalizeVia checks one via-parm (RFC 3261 §20.42) and writes it without the optional
 // white space, which sipgo's parser takes for a part of names and values:
 //
 //	SIP/2.0/TRANSPORT SP host[:port] *( ";" name ["=" value] )
 func normalizeVia(s string) (string, error) {
-	proto, rest, ok := cut3(s)
+	transport, rest, ok := cutTransport(s)
 	if !ok {
 		return "", errVia
 	}
@@ -30,14 +33,16 @@ func normalizeVia(s string) (string, error) {
 		return "", errVia
 	}
 	var b strings.Builder
-	b.WriteString(proto + " " + host)
-	seen := map[string]bool{}
-	for _, p := range params {
-		v, name := p.Value, strings.ToLower(p.Name)
-		if seen[name] {
+	b.Grow(len(s))
+	b.WriteString("SIP/2.0/")
+	b.WriteString(transport)
+	b.WriteByte(' ')
+	b.WriteString(host)
+	for i, p := range params {
+		if i == maxViaParams || params[:i].has(p.Name) {
 			return "", errVia
 		}
-		seen[name] = true
+		v := p.Value
 		if q, err := unquote(v); err == nil {
 			v = q
 		}
@@ -47,19 +52,21 @@ func normalizeVia(s string) (string, error) {
 			return "", errVia
 		}
 		// RFC 3261 §8.1.1.7: a branch is unique; the bare cookie is not.
-		if name == "branch" && strings.EqualFold(v, "z9hG4bK") {
+		if strings.EqualFold(p.Name, "branch") && strings.EqualFold(v, "z9hG4bK") {
 			return "", errVia
 		}
-		b.WriteString(";" + p.Name)
+		b.WriteByte(';')
+		b.WriteString(p.Name)
 		if v != "" {
-			b.WriteString("=" + v)
+			b.WriteByte('=')
+			b.WriteString(v)
 		}
 	}
 	return b.String(), nil
 }
 
-// cut3 reads sent-protocol, which may have white space around its slashes.
-func cut3(s string) (proto, rest string, ok bool) {
+// cutTransport reads sent-protocol, which may have white space around its slashes.
+func cutTransport(s string) (transport, rest string, ok bool) {
 	name, s, ok1 := strings.Cut(s, "/")
 	version, s, ok2 := strings.Cut(s, "/")
 	s = trimLWS(s)
@@ -71,7 +78,7 @@ func cut3(s string) (proto, rest string, ok bool) {
 	if !strings.EqualFold(name, "SIP") || version != "2.0" || !IsToken(s[:i]) {
 		return "", "", false
 	}
-	return "SIP/2.0/" + s[:i], trimLWS(s[i:]), true
+	return s[:i], trimLWS(s[i:]), true
 }
 
 // normalizeSentBy checks host [ COLON port ].
@@ -90,8 +97,8 @@ func normalizeSentBy(s string) (string, error) {
 	} else if !hostnameSet.holds(host) {
 		return "", errVia
 	}
-	if port != "" {
-		host += ":" + port
+	if port == "" || len(host)+1+len(port) == len(s) {
+		return s, nil // nothing to leave out
 	}
-	return host, nil
+	return host + ":" + port, nil
 }
