@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"epcscf/store"
+	"epcscf/store/bolt"
+	"epcscf/turncred"
+	"epcscf/turncred/push"
+)
+
+// log is what is measured of a store.
+type log interface {
+	PutCredentials(ctx context.Context, rs []push.Record) error
+	EachCredential(ctx context.Context, f func(push.Record) error) error
+}
+
+// subject is a store under measurement.
+type subject struct {
+	name   string
+	log    log
+	reopen func(context.Context) (log, error)
+	bytes  func(context.Context) (int64, error) // on disk
+	close  func() error
+	maker  maker
+	rounds []round
+}
+
+// round is what one round measured.
+type round struct {
+	sync     spread // of fdatasync
+	put      spread
+	achieved float64 // a second
+}
+
+type spread struct{ p50, p99, max time.Duration }
+
+func spreadOf(ds []time.Duration) spread {
+	slices.Sort(ds)
+	return spread{ds[len(ds)/2], ds[len(ds)*99/100], ds[len(ds)-1]}
+}
+
+// errNotHere says that a kind of store cannot be measured on this machine.
+var errNotHere = errors.New("not here")
+
+type kind struct {
+	name string
+	open func(ctx context.Context, dir string) (*subject, error)
+}
+
+var kinds = []kind{{"bolt", openBolt}}
+
+func newKEKs() (*store.KEKs, error) {
+	return store.NewKEKs(store.KEK{ID: "bench", Secret: turncred.NewSecret(make([]byte, 32))})
+}
+
+func openBolt(ctx context.Context, dir string) (*subject, error) {
+	keks, err := newKEKs()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "store.db")
+	open := func(ctx context.Context) (*bolt.Store, error) {
+		return bolt.Open(ctx, bolt.Config{File: file, KEKs: keks})
+	}
+	s, err := open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &subject{
+		log:   s,
+		bytes: func(context.Context) (int64, error) { return sizeOf(file) },
+		reopen: func(ctx context.Context) (log, error) {
+			if err := s.Close(); err != nil {
+				return nil, err
+			}
+			again, err := open(ctx)
+			if err == nil {
+				s = again
+			}
+			return again, err
+		},
+		close: func() error { return s.Close() },
+	}, nil
+}
+
+// sizeOf is what a file, or all files of a directory, take on disk.
+func sizeOf(path string) (size int64, err error) {
+	err = filepath.Walk(path, func(_ string, fi os.FileInfo, err error) error {
+		if err == nil && fi.Mode().IsRegular() {
+			size += fi.Size()
+		}
+		return err
+	})
+	return size, err
+}
+
+// maker makes credentials as an edge does, but for the random password, which costs the
+// store nothing. Safe for concurrent use.
+type maker struct {
+	mu    sync.Mutex // guards the fields below
+	codec *turncred.TidCodec
+	n     uint64
+}
+
+// next returns n credentials that live for two hours.
+func (m *maker) next(n int) ([]push.Record, error) {
+	m.mu.Lock()
+	first := m.n
+	m.n += uint64(n)
+	if m.codec == nil {
+		var err error
+		if m.codec, err = turncred.NewTidCodec(turncred.NewSecret(make([]byte, 32))); err != nil {
+			m.mu.Unlock()
+			return nil, err
+		}
+	}
+	m.mu.Unlock()
+	rs := make([]push.Record, n)
+	texp := time.Now().Truncate(time.Second).Add(2 * time.Hour)
+	for i := range rs {
+		id := turncred.Identity{Subject: turncred.Subject(first + uint64(i)), Issued: turncred.IssueTimeAt(time.Now()), Binding: turncred.Binding(i)}
+		tid, err := m.codec.Seal("k1", id, uint8(i))
+		if err != nil {
+			return nil, err
+		}
+		name := turncred.Order3GPP.Username(tid, texp)
+		rs[i] = push.Record{Tid: tid, Username: name, Realm: "ims.example", Texp: texp, Identity: id,
+			Key: turncred.NewLongTermKey(name, "ims.example", turncred.NewSecret([]byte("0123456789abcdef0123456789abcdef")))}
+	}
+	return rs, nil
+}
+
+// fill writes the credentials that are there before, in batches.
+func (c *subject) fill(ctx context.Context, s settings) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for left := s.live; left > 0 && gctx.Err() == nil; left -= s.batch {
+		g.Go(func() error {
+			rs, err := c.maker.next(min(left, s.batch))
+			if err != nil {
+				return err
+			}
+			return c.log.PutCredentials(gctx, rs)
+		})
+	}
+	return errors.Join(g.Wait(), context.Cause(ctx))
+}
+
+// tick is how often what is due is issued: at 2,000 a second, two at a time.
+const tick = time.Millisecond
+
+// issue measures one round.
+func (c *subject) issue(ctx context.Context, s settings, sync spread) error {
+	total := int(float64(s.rate) * s.length.Seconds())
+	rs, err := c.maker.next(total)
+	if err != nil {
+		return err
+	}
+	took := make([]time.Duration, total)
+	began := time.Now()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	g, gctx := errgroup.WithContext(ctx)
+	for i := 0; i < total && gctx.Err() == nil; {
+		<-ticker.C
+		for ; i < total; i++ {
+			due := began.Add(time.Duration(i) * time.Second / time.Duration(s.rate))
+			if time.Now().Before(due) {
+				break
+			}
+			one, latency := rs[i:i+1], &took[i]
+			g.Go(func() error {
+				err := c.log.PutCredentials(gctx, one)
+				*latency = time.Since(due)
+				return err
+			})
+		}
+	}
+	if err := errors.Join(g.Wait(), context.Cause(ctx)); err != nil {
+		return err
+	}
+	c.rounds = append(c.rounds, round{sync, spreadOf(took), float64(total) / time.Since(began).Seconds()})
+	return nil
+}
+
+// measureSync returns what one fdatasync of 4 KiB takes.
+func measureSync(dir string) (sp spread, err error) {
+	f, err := os.Create(filepath.Join(dir, "sync"))
+	if err != nil {
+		return sp, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	const n = 400
+	ds, page := make([]time.Duration, n), make([]byte, 4096)
+	for i := range ds {
+		began := time.Now()
+		if _, err := f.Write(page); err != nil {
+			return sp, err
+		}
+		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+			return sp, fmt.Errorf("fdatasync: %w", err)
+		}
+		ds[i] = time.Since(began)
+	}
+	return spreadOf(ds), nil
+}
