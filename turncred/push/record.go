@@ -33,3 +33,17 @@ var ErrConflict = errors.New("push: Tid exists with another body")
 type Sink interface {
 	Put(ctx context.Context, r Record) error
 }
+
+// Placer is a Sink that chooses a relay, and says how WICs reach it.
+type Placer interface {
+	// Place returns the TURN URIs of the relays that know the credential now.
+	Place(ctx context.Context, r Record) (uris []string, err error)
+}
+
+// CredentialLog is where a relay keeps its credentials through a restart.
+type CredentialLog interface {
+	// Put returns when rs are on disk, all of them or, with an error, perhaps some.
+	Put(ctx context.Context, rs []Record) error
+	// Load calls f with each record that has not expired, in any order.
+	Load(ctx context.Context, f func(Record) error) error
+}
