@@ -423,7 +423,7 @@ func TestGroupCommit(t *testing.T) {
 	eventually(t, "all wait", func() bool {
 		table.log.mu.Lock()
 		defer table.log.mu.Unlock()
-		return len(table.log.told) == len(rs)-1
+		return len(table.log.waiting) == len(rs)-1
 	})
 	log.leave <- struct{}{}
 	<-log.entered
