@@ -65,4 +65,13 @@ async function buildTests() {
     sourcemap: 'inline',
     logLevel: 'warning',
   });
+  // For cmd/epcscf's browser tests: SIP.js with our adapter.
+  await build({
+    entryPoints: [join(root, 'test/sipjs-page.ts')],
+    outdir: out,
+    bundle: true,
+    format: 'iife',
+    target: 'es2022',
+    logLevel: 'warning',
+  });
 }

@@ -28,7 +28,7 @@ export function registerAnswer(text: string, header: string): RegisterAnswer | u
 /**
  * Leaves of several challenges in a 401 or 407 only those that a library can answer
  * which knows MD5 alone. RFC 8760 §2.4 lets a client take the first one that it
- * supports; JsSIP takes the last, and gives up where that is SHA-256.
+ * supports; JsSIP and SIP.js take the last, and give up where that is SHA-256.
  */
 export function withMD5Only(text: string): string {
   const end = text.indexOf('\r\n\r\n');

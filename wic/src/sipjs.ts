@@ -1,4 +1,5 @@
 import { HEADER, REQUEST_ROW } from './header.js';
+import { withMD5Only } from './message.js';
 import { WicTurn, type WicTurnOptions } from './wicturn.js';
 
 /** What we use of a SIP.js user agent, so that sip.js is no dependency of ours. */
@@ -47,7 +48,7 @@ export function wicTurnForSIPjs<URI, Message>(
   const deliver = transport.onMessage;
   transport.onMessage = (text) => {
     turn.receive(text);
-    deliver?.(text);
+    deliver?.(withMD5Only(text));
   };
   return turn;
 }

@@ -94,6 +94,10 @@ test('SIP.js: the tap passes everything on, OPTIONS gives rows or the reason', a
   ua.transport.onMessage(text);
   assert.deepEqual(delivered, [text]);
   assert.equal(turn.credential?.username, 'k1-1:99');
+  const challenge = (...algorithms: string[]) =>
+    'SIP/2.0 401 Unauthorized\r\nCSeq: 1 REGISTER\r\n' + algorithms.map((a) => `WWW-Authenticate: Digest realm="a", nonce="b", algorithm=${a}\r\n`).join('') + '\r\n';
+  ua.transport.onMessage(challenge('MD5', 'SHA-256'));
+  assert.equal(delivered.at(-1), challenge('MD5'), 'SIP.js takes the last challenge, and knows MD5 alone');
 
   assert.equal((await turn.renew()).username, 'k1-2:99');
   assert.deepEqual(asked[0]?.slice(0, 2), ['OPTIONS', 'sip:ims.test']);
