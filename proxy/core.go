@@ -140,25 +140,23 @@ func (l *coreLink) readUDP(udp net.PacketConn) error {
 	}
 }
 
-// take parses one message of the core and dispatches it.
+// take checks one message of the core and dispatches it.
 func (l *coreLink) take(data []byte, conn sip.Connection, transport string, from netip.AddrPort) {
-	m, raw, err := parse(l.p.parser, data, sipext.Limits{Headers: 256, Line: 32 << 10})
+	m, err := sipext.Scan(data, sipext.Limits{Headers: 256, Line: 32 << 10})
+	if err == nil {
+		err = l.p.dispatch(m, peer{conn: conn, transport: transport, source: from})
+	}
 	if err != nil {
 		l.p.metrics.dropped.WithLabelValues(dropCoreInvalid).Inc()
-		l.p.log.Warn("malformed message from the core", "remote", from, "method", raw.Method, "err", err)
-		return
+		l.p.log.Warn("malformed message from the core", "remote", from, "method", m.Method, "err", err)
 	}
-	if req, ok := m.(*sip.Request); ok {
-		conn = l.replyPath(req, conn, from)
-	}
-	l.p.dispatch(m, peer{conn: conn, transport: transport})
 }
 
 // replyPath decides where responses go (RFC 3261 §18.2.2, RFC 3581 §4) and notes the
 // source in the top Via (§18.2.1).
-func (l *coreLink) replyPath(req *sip.Request, conn sip.Connection, from netip.AddrPort) sip.Connection {
+func (p peer) replyPath(req *sip.Request) sip.Connection {
 	via := req.Via()
-	source := from.Addr().Unmap().String()
+	source := p.source.Addr().Unmap().String()
 	if via.Host != source {
 		via.Params.Add("received", source)
 	}
@@ -167,15 +165,15 @@ func (l *coreLink) replyPath(req *sip.Request, conn sip.Connection, from netip.A
 		port = uint16(via.Port)
 	}
 	if _, ok := via.Params.Get("rport"); ok {
-		port = from.Port()
+		port = p.source.Port()
 		via.Params.Add("rport", fmt.Sprint(port))
 		via.Params.Add("received", source)
 	}
-	if u, ok := conn.(udpPeer); ok {
-		u.addr = netip.AddrPortFrom(from.Addr(), port)
+	if u, ok := p.conn.(udpPeer); ok {
+		u.addr = netip.AddrPortFrom(p.source.Addr(), port)
 		return u
 	}
-	return conn
+	return p.conn
 }
 
 // open returns the connection to a hop, dialing where there is none.
@@ -211,23 +209,32 @@ const (
 	tcpRefused = time.Minute
 )
 
-// fit encodes a request, and turns to TCP where it is too long for UDP, or back to UDP
-// where TCP is refused (RFC 3261 §18.1.1). req bears our Via, which then says so.
-func (l *coreLink) fit(h *hop, req *sip.Request, to peer) peer {
-	r := &requestConn{Connection: to.conn, req: req, raw: encode(req)}
-	if to.transport == "UDP" && len(r.raw) > maxUDPRequest && time.Now().UnixNano() > h.noTCP.Load() {
-		c, err := l.dial(hopAddr{transport: "tcp", addr: h.addr})
-		if err == nil {
-			to.transport, r.Connection = c.transport, c
-			req.Via().Transport = c.transport
-			r.raw = encode(req)
-			l.p.metrics.core.overTCP.Inc()
-		} else if l.p.ctx.Err() == nil {
-			h.noTCP.Store(time.Now().Add(tcpRefused).UnixNano())
-			l.p.log.Info("long requests go by UDP: the next hop takes no TCP", "next_hop", h.String(), "err", err)
-		}
+// fit turns to TCP where a request of that size is too long for UDP, unless TCP is refused
+// (RFC 3261 §18.1.1).
+func (l *coreLink) fit(h *hop, to peer, size int) peer {
+	if to.transport != "UDP" || size <= maxUDPRequest || time.Now().UnixNano() <= h.noTCP.Load() {
+		return to
 	}
-	to.conn = r
+	c, err := l.dial(hopAddr{transport: "tcp", addr: h.addr})
+	if err == nil {
+		to.transport, to.conn = c.transport, c
+		l.p.metrics.core.overTCP.Inc()
+	} else if l.p.ctx.Err() == nil {
+		h.noTCP.Store(time.Now().Add(tcpRefused).UnixNano())
+		l.p.log.Info("long requests go by UDP: the next hop takes no TCP", "next_hop", h.String(), "err", err)
+	}
+	return to
+}
+
+// fitRequest encodes a request that bears our Via, which says how it goes.
+func (l *coreLink) fitRequest(h *hop, req *sip.Request, to peer) peer {
+	raw := encode(req)
+	if longer := l.fit(h, to, len(raw)); longer.transport != to.transport {
+		to = longer
+		req.Via().Transport = to.transport
+		raw = encode(req)
+	}
+	to.conn = &requestConn{Connection: to.conn, req: req, raw: raw}
 	return to
 }
 
@@ -243,7 +250,7 @@ func (l *coreLink) route(req *sip.Request, hops *hopSet, key uint64) (peer, erro
 		return peer{}, err
 	}
 	l.p.pushVia(req, to, "")
-	return l.fit(up[0], req, to), nil
+	return l.fitRequest(up[0], req, to), nil
 }
 
 // write sends a request that has no transaction, an ACK.

@@ -3,9 +3,8 @@ package proxy
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
-
-	"github.com/emiago/sipgo/sip"
 
 	"epcscf/sipext"
 	"epcscf/turncred"
@@ -19,22 +18,31 @@ const provisionTimeout = time.Second
 // Authorization, so that there is nobody to give a credential to.
 const reasonNotAuthorized = "not-authorized"
 
-// addCredential puts the answer to a wish for a credential on a 200. life is what is left
-// of the registration.
-func (p *Proxy) addCredential(res *sip.Response, reg *Registration, life time.Duration) {
+// answerWish returns the header field that answers a wish for a credential. life is what is
+// left of the registration.
+func (p *Proxy) answerWish(reg *Registration, life time.Duration) string {
 	cred, result := p.provision(reg, life)
-	if err := sipext.AddTurnCred(res, cred); err != nil {
+	value, err := cred.Value()
+	if err != nil {
 		// The grammar cannot carry what the Provisioner made: an error of ours or of the
 		// configuration, such as a control character in a TURN URI.
 		p.log.Error("credential not printable", "impu", string(reg.aor), "err", err)
 		result = "error"
-		_ = sipext.AddTurnCred(res, unavailable(string(turncred.ReasonDisabled), time.Minute))
+		value, _ = unavailable(string(turncred.ReasonDisabled), time.Minute).Value()
 	}
-	p.metrics.credentials.WithLabelValues(result).Inc()
+	p.metrics.credential(result)
+	return value
 }
 
 func unavailable(reason string, retry time.Duration) sipext.TurnCred {
 	return sipext.TurnCred{Kind: sipext.KindUnavailable, Reason: reason, RetryAfter: retry}
+}
+
+// provisionsAtOnce reports whether a credential comes without waiting for anyone, so that
+// whoever reads the core's messages may ask for it.
+func (p *Proxy) provisionsAtOnce() bool {
+	i, ok := p.cfg.Provisioner.(turncred.Immediate)
+	return p.cfg.Provisioner == nil || ok && i.Immediate()
 }
 
 // provision returns a credential, or says why there is none, and the metrics label.
@@ -46,13 +54,19 @@ func (p *Proxy) provision(reg *Registration, life time.Duration) (sipext.TurnCre
 	if p.cfg.Provisioner == nil {
 		return unavailable(string(turncred.ReasonDisabled), 0), string(turncred.ReasonDisabled)
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, provisionTimeout)
-	defer cancel()
+	ctx := p.ctx
+	if !p.provisionsAtOnce() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, provisionTimeout)
+		defer cancel()
+	}
 	c, err := p.cfg.Provisioner.Provision(ctx, turncred.Request{IMPI: id.impi, Binding: id.binding, Life: life})
 	if err != nil {
 		return p.noCredential(id, err)
 	}
-	p.log.Info("credential issued", "impu", string(reg.aor), "kid", string(c.Tid.KeyID()), "ttl", c.TTL)
+	if p.log.Enabled(ctx, slog.LevelInfo) {
+		p.log.Info("credential issued", "impu", string(reg.aor), "kid", string(c.Tid.KeyID()), "ttl", c.TTL)
+	}
 	return sipext.TurnCred{
 		Kind: sipext.KindCredential, Tid: string(c.Tid), Texp: c.Texp.Unix(), Tpwd: string(c.Password.Reveal()),
 		Username: c.Username, Realm: string(c.Realm), URIs: c.URIs, TTL: c.TTL, Approach: string(c.Approach),

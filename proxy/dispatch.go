@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"errors"
+	"log/slog"
 	"strconv"
+	"strings"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -11,16 +13,32 @@ import (
 
 var errClosed = errors.New("proxy: closed")
 
-// dispatch gives a message to its transaction, or starts one.
-func (p *Proxy) dispatch(m sip.Message, from peer) {
-	switch m := m.(type) {
-	case *sip.Response:
-		p.response(m, from)
-	case *sip.Request:
-		p.metrics.requests.WithLabelValues(from.side(), methodLabel(string(m.Method))).Inc()
-		p.log.Debug("request", "flow", from.id(), "method", string(m.Method), "call_id", m.CallID().Value())
-		p.request(m, from)
+// dispatch gives a message to its transaction, or starts one. A REGISTER of a WIC, and what
+// is answered to it, goes its own way (register.go); sipgo reads everything else. The error
+// is a *sipext.MalformedError.
+func (p *Proxy) dispatch(m *sipext.Message, from peer) error {
+	if m.Status != 0 {
+		if from.flow == nil && p.registers.response(m) {
+			return nil
+		}
+		res, err := p.fullParse(m)
+		if err == nil {
+			p.response(res.(*sip.Response), from)
+		}
+		return err
 	}
+	p.metrics.request(from.side(), m.Method)
+	if p.log.Enabled(p.ctx, slog.LevelDebug) {
+		p.log.Debug("request", "flow", from.id(), "method", m.Method, "call_id", m.First(sipext.CallID))
+	}
+	if from.flow != nil && m.Method == string(sip.REGISTER) {
+		return p.register(m, from.flow)
+	}
+	req, err := p.fullParse(m)
+	if err == nil {
+		p.request(m, req.(*sip.Request), from)
+	}
+	return err
 }
 
 // response hands a response to the transaction that it answers, on the connection that
@@ -45,48 +63,35 @@ func (p *Proxy) response(res *sip.Response, from peer) {
 	}
 }
 
-func (p *Proxy) request(req *sip.Request, from peer) {
+// request takes a request in both its forms: as it was scanned, and as sipgo understands
+// it.
+func (p *Proxy) request(m *sipext.Message, req *sip.Request, from peer) {
+	if from.flow == nil {
+		from.conn = from.replyPath(req)
+	}
 	method := req.Method
 	if method == sip.ACK {
 		method = sip.INVITE
 	}
-	key := serverKey(from.id(), req, method)
-	if from.flow != nil && req.Method == sip.REGISTER {
-		from.flow.sawRegister.Store(true)
-		_ = from.flow.extend()
-	}
+	key := serverKey(from.id(), m, method)
 	if t := p.txs.server(key); t != nil && (req.Method != sip.ACK || t.final.Load() >= 300) {
 		_ = t.Receive(req) // a retransmission, or the ACK of a non-2xx
 		return
 	}
 	switch req.Method {
 	case sip.ACK:
-		p.ack(req, from)
+		p.ack(m, req, from)
 		return
 	case sip.CANCEL:
-		p.cancelRequest(req, from)
+		p.cancelRequest(m, req, from)
 		return
 	}
-	if from.flow != nil && from.flow.repeat(key) {
-		return
-	}
-	if from.flow != nil && !from.flow.withinRate() && !alwaysTaken(req) {
-		p.overLimit(req, from, limitRate, "Too many requests on this flow", 1)
+	if from.flow != nil && !p.admitRequest(m, from.flow, key) {
 		return
 	}
 	t := p.newServerTx(req, from, key)
-	if t == nil {
-		p.overLimit(req, from, limitTransactions, "Too many open requests on this flow", 5)
-		return
-	}
-	if from.flow != nil {
-		sipext.StripOptionTag(req, tagSecAgree) // asked of us, and moot here
-	}
-	t.loop = p.loopMark(req)
-	r := checkProxied(req)
-	if r == nil && p.loops(req, t.loop) {
-		r = &refusal{status: sip.StatusLoopDetected, phrase: "Loop Detected"}
-	}
+	loop, r := p.checkProxied(m, from)
+	t.loop = loop
 	if r != nil {
 		t.refuse(r)
 		return
@@ -100,8 +105,6 @@ func (p *Proxy) request(req *sip.Request, from peer) {
 	case from.flow == nil && p.events.forUs(t):
 	case from.flow == nil:
 		p.toWIC(t)
-	case req.Method == sip.REGISTER:
-		p.register(t)
 	case req.Method == sip.OPTIONS && p.isForUs(req):
 		p.options(t)
 	default:
@@ -109,36 +112,59 @@ func (p *Proxy) request(req *sip.Request, from peer) {
 	}
 }
 
+// admitRequest reports whether a request of a WIC, which is no part of a live transaction,
+// is to be served. It counts one open request then.
+func (p *Proxy) admitRequest(m *sipext.Message, f *Flow, key txKey) bool {
+	switch {
+	case f.repeat(key):
+	case !f.withinRate() && !alwaysTaken(m):
+		p.overLimit(m, f, limitRate, "Too many requests on this flow", 1)
+	case !f.addPending(1, p.cfg.Limits.Transactions):
+		p.overLimit(m, f, limitTransactions, "Too many open requests on this flow", 5)
+	default:
+		return true
+	}
+	return false
+}
+
 // overLimit answers a request without a transaction: a limit is no good that costs as much
 // as what it refuses.
-func (p *Proxy) overLimit(req *sip.Request, from peer, limit, phrase string, retry int) {
+func (p *Proxy) overLimit(m *sipext.Message, f *Flow, limit, phrase string, retry int) {
 	p.metrics.limited.WithLabelValues(limit).Inc()
 	p.metrics.answered.WithLabelValues(strconv.Itoa(sip.StatusServiceUnavailable)).Inc()
-	_ = from.conn.WriteMsg(newReply(req).response(sip.StatusServiceUnavailable, phrase, sip.NewHeader("Retry-After", strconv.Itoa(retry))))
+	_ = f.send(answerTo(m, sip.StatusServiceUnavailable, phrase, sip.NewHeader("Retry-After", strconv.Itoa(retry))))
 }
 
 // checkProxied makes the checks of RFC 3261 §16.3 that are left after sipext.Scan:
-// Max-Forwards (3) and Proxy-Require (5). An OPTIONS with Max-Forwards 0 gets 483 too,
-// which the section allows.
-func checkProxied(req *sip.Request) *refusal {
-	if mf := req.MaxForwards(); mf != nil && *mf == 0 {
-		return &refusal{status: sip.StatusTooManyHops, phrase: "Too Many Hops"}
+// Max-Forwards (3), loops (4) and Proxy-Require (5). An OPTIONS with Max-Forwards 0 gets 483
+// too, which the section allows. It returns the loop mark for our Via.
+func (p *Proxy) checkProxied(m *sipext.Message, from peer) (loop string, r *refusal) {
+	if mf := m.First(sipext.MaxForwards); mf != "" && strings.Trim(mf, "0") == "" {
+		r = &refusal{status: sip.StatusTooManyHops, phrase: "Too Many Hops"}
 	}
-	if tags := sipext.List(req, "Proxy-Require"); len(tags) > 0 {
-		r := &refusal{status: sip.StatusBadExtension, phrase: "Bad Extension"}
-		for _, t := range tags {
-			r.extra = append(r.extra, sip.NewHeader("Unsupported", t))
+	for tag := range m.Elements(sipext.ProxyRequire) {
+		if from.flow != nil && strings.EqualFold(tag, tagSecAgree) {
+			continue // asked of us, and moot here
 		}
-		return r
+		if r == nil {
+			r = &refusal{status: sip.StatusBadExtension, phrase: "Bad Extension"}
+		}
+		if r.status == sip.StatusBadExtension {
+			r.extra = append(r.extra, sip.NewHeader("Unsupported", tag))
+		}
 	}
-	return nil
+	loop = p.loopMark(m)
+	if r == nil && p.loops(m, loop) {
+		r = &refusal{status: sip.StatusLoopDetected, phrase: "Loop Detected"}
+	}
+	return loop, r
 }
 
 // ack forwards the ACK of a 2xx, which is a request of its own without a transaction
 // (RFC 3261 §16.6, §13.2.2.4). One that cannot be routed is dropped, as no ACK is answered.
-func (p *Proxy) ack(req *sip.Request, from peer) {
+func (p *Proxy) ack(m *sipext.Message, req *sip.Request, from peer) {
 	var to peer
-	r := checkProxied(req)
+	_, r := p.checkProxied(m, from)
 	if r == nil && from.flow != nil {
 		var on onward
 		if on, r = p.prepareFromWIC(from.flow, req); r == nil {
@@ -160,9 +186,9 @@ func (p *Proxy) ack(req *sip.Request, from peer) {
 
 // cancelRequest answers a CANCEL and passes it on to the INVITE's transaction, which
 // cancels downstream (RFC 3261 §16.10); the 487 comes from there.
-func (p *Proxy) cancelRequest(req *sip.Request, from peer) {
+func (p *Proxy) cancelRequest(m *sipext.Message, req *sip.Request, from peer) {
 	re := newReply(req)
-	t := p.txs.server(serverKey(from.id(), req, sip.INVITE))
+	t := p.txs.server(serverKey(from.id(), m, sip.INVITE))
 	if t == nil {
 		_ = from.conn.WriteMsg(re.response(sip.StatusCallTransactionDoesNotExists, "Call/Transaction Does Not Exist"))
 		return

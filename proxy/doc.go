@@ -10,9 +10,12 @@
 //
 //	ServeHTTP        upgrade.go      TLS, Origin, subprotocol, limits
 //	Flow.readLoop    flow.go         one WebSocket message is one SIP message
-//	Proxy.receive    receive.go      sipext.Scan, then sipgo's parser sees only what Scan wrote
-//	Proxy.dispatch   dispatch.go     transactions: retransmission, ACK, CANCEL, response matching
+//	Proxy.receive    receive.go      sipext.Scan checks it and types its rows
+//	Proxy.dispatch   dispatch.go     to its transaction, or to one of:
 //	 register        register.go     to the core with Path; 200: Registration, credential
+//	  registering    registering.go  its transactions, and the next hop where one fails
+//	 request         dispatch.go     sipgo's parser sees only what Scan understood, its
+//	                                 transactions do the rest
 //	 options         options.go      answered here, with the credential, where it is for us
 //	 fromWIC         route.go        Service-Route, P-Asserted-Identity, Record-Route
 //	 toWIC           route.go        by flow token only, never by DNS
@@ -24,7 +27,10 @@
 //	coreLink         core.go         UDP, TCP and TLS to the core, behind sip.Connection
 //
 // A request is checked, rewritten and sent in the goroutine that read it, so requests of
-// one flow keep their order; a goroutine of its own then waits for the responses.
+// one flow keep their order; a goroutine of its own then waits for the responses. REGISTER,
+// which is nearly all that an edge hears, goes without: its rows are checked, stripped, added
+// to and written in the form in which they were scanned, and its answer is passed on by who
+// reads the core (registering.go).
 //
 // # Flow tokens
 //
@@ -41,7 +47,7 @@
 //
 // # What is used of sipgo
 //
-// Messages, parser and transaction state machines. Not used: its transaction layer (keys
+// Messages, parser and transaction state machines, but for REGISTER. Not used: its transaction layer (keys
 // that collide between flows, a goroutine per response), its WebSocket transport (no Origin
 // check, the handshake blocks the accept loop), its transport layer (see coreLink) and its
 // request helpers (a Max-Forwards of 0 becomes 4294967295).

@@ -8,13 +8,12 @@ import (
 
 // isEmergency reports whether a request calls for help: urn:service:sos and its
 // sub-services (RFC 5031 §4.2).
-func isEmergency(req *sip.Request) bool {
-	if req.Recipient.Scheme != "urn" || req.Method != sip.INVITE && req.Method != sip.MESSAGE {
+func isEmergency(method, uri string) bool {
+	if method != string(sip.INVITE) && method != string(sip.MESSAGE) {
 		return false
 	}
-	service, sub, _ := strings.Cut(req.Recipient.Raw(), ":")
-	name := strings.ToLower(sub)
-	return strings.EqualFold(service, "service") && (name == "sos" || strings.HasPrefix(name, "sos."))
+	name, ok := strings.CutPrefix(strings.ToLower(uri), "urn:service:sos")
+	return ok && (name == "" || name[0] == '.')
 }
 
 // routesEmergency reports whether a request goes the emergency route (TS 24.229 5.2.10,
@@ -22,7 +21,7 @@ func isEmergency(req *sip.Request) bool {
 // the core like any other, which may know what to do; refusing it would help nobody. That
 // of a stranger gets the 403 of every request without registration.
 func (p *Proxy) routesEmergency(req *sip.Request) bool {
-	return p.cfg.EmergencyRoute != nil && isEmergency(req) && toTag(req) == ""
+	return p.cfg.EmergencyRoute != nil && isEmergency(string(req.Method), req.Recipient.String()) && toTag(req) == ""
 }
 
 // emergencyRoute is the Route that leads to the emergency service's proxy (the E-CSCF).

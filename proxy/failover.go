@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/emiago/sipgo/sip"
-
-	"epcscf/sipext"
 )
 
 // journey is one request's way to the core: where it has been sent and where it may still
@@ -21,7 +19,7 @@ type journey struct {
 
 	left   []*hop
 	sent   bool   // t.req bears our Via: further attempts are made of clones
-	facing string // the transport in its Path and Record-Route
+	facing string // the transport in its Record-Route
 	began  time.Time
 	redial *hop // its connection broke under the request: it has had its second chance
 	broken bool // so has every other, and an answer may at most be on its way through us
@@ -66,7 +64,7 @@ func (j *journey) run(c *clientTx) {
 	if c == nil && len(j.left) == 0 {
 		up, down := j.hops.wait(j.p.ctx, j.t.from.id())
 		if len(up) == 0 {
-			j.count(coreDown)
+			j.p.count(coreDown)
 			j.t.undeliverable(peer{}, errAllDown)
 			return
 		}
@@ -119,12 +117,12 @@ func (j *journey) send(h *hop) (*clientTx, error) {
 		req = req.Clone()
 		req.RemoveHeader("Via") // the first is ours, of the attempt before
 	}
-	j.p.faceHop(req, j.t.from.flow, j.facing, h.transport)
+	j.p.faceHop(req, j.facing, h.transport)
 	if !j.sent {
 		j.sent, j.facing = true, h.transport
 	}
 	j.p.pushVia(req, to, j.t.loop)
-	c, err := j.p.startClientTx(req, j.p.core.fit(h, req, to), attemptOf(j.t.watch), func(res *sip.Response) { j.t.pass(res, j.edit) })
+	c, err := j.p.startClientTx(req, j.p.core.fitRequest(h, req, to), attemptOf(j.t.watch), func(res *sip.Response) { j.t.pass(res, j.edit) })
 	if err != nil && to.transport != "UDP" && j.redial != h {
 		// A connection that was found open may have been closed by the core just now.
 		j.redial = h
@@ -153,28 +151,20 @@ func (a *attempt) response(res *sip.Response) {
 	}
 }
 
-// faceHop makes the URIs by which the core reaches us, in Path and Record-Route, say the
-// transport of the hop in use.
-func (p *Proxy) faceHop(req *sip.Request, f *Flow, was, now string) {
+// faceHop makes the URI by which the core reaches us, in Record-Route, say the transport of
+// the hop in use.
+func (p *Proxy) faceHop(req *sip.Request, was, now string) {
 	if was == now {
 		return
 	}
-	for _, name := range []string{"Path", "Record-Route"} {
-		var values []string
-		for _, row := range sipext.Rows(req, name) {
-			switch v := row.Value(); v {
-			case p.pathOver(f, was):
-				values = append(values, p.pathOver(f, now))
-			case p.recordRouteOver(was):
-				values = append(values, p.recordRouteOver(now))
-			default:
-				values = append(values, v)
-			}
+	var rows []string
+	for v := range values(req, "Record-Route") {
+		if v == p.recordRouteOver(was) {
+			v = p.recordRouteOver(now)
 		}
-		if values != nil {
-			setRows(req, name, values...)
-		}
+		rows = append(rows, v)
 	}
+	setRows(req, "Record-Route", rows...)
 }
 
 // What follows is relay's part that knows of other next hops. A nil journey is the way to
@@ -222,17 +212,17 @@ func (w *waiting) silent() bool {
 		return true
 	case !w.invite && !time.Now().Before(j.until):
 		w.c.Terminate()
-		j.count(coreUnanswered)
+		j.p.count(coreUnanswered)
 		w.t.noResponse(w.c)
 		return true
 	case w.provisional || w.wantCancel:
 		j.rearm(false, w.invite)
 		return false
 	}
-	// The core itself answers a REGISTER, and an INVITE with 100, at once. Other requests
-	// wait for a callee, who gets them once only unless the hop turns out to be dead.
+	// The core itself answers an INVITE with 100, at once. Other requests wait for a callee,
+	// who gets them once only unless the hop turns out to be dead.
 	h := w.c.to.hop
-	if w.invite || w.t.req.Method == sip.REGISTER {
+	if w.invite {
 		h.failed(j.began, hopSilent, nil)
 		j.rearm(w.advance(hopSilent), w.invite)
 		return false
@@ -320,15 +310,13 @@ func (w *waiting) refused(res *sip.Response) bool {
 }
 
 // refuse prepares the last 503 to be passed on. It says that nothing would be served that
-// we could ask, which holds for a registrar, but not for one callee (RFC 3261 §16.7 step 6).
+// we could ask, which one callee's refusal does not (RFC 3261 §16.7 step 6).
 func (j *journey) refuse(res *sip.Response) {
-	j.count(coreRefused)
+	j.p.count(coreRefused)
 	if j.t.watch != nil {
 		j.t.watch.unanswered()
 	}
-	if j.t.req.Method != sip.REGISTER {
-		res.StatusCode, res.Reason = sip.StatusInternalServerError, "Core refused service"
-	}
+	res.StatusCode, res.Reason = sip.StatusInternalServerError, "Core refused service"
 }
 
 // lateAnswer takes the answer of a hop that was left behind, unless it says nothing, and
@@ -416,7 +404,7 @@ func (j *journey) hand(a lateAnswer, invite bool) {
 
 // How a request ends that no next hop has served.
 
-func (j *journey) count(reason string) { j.p.metrics.core.unserved.WithLabelValues(reason).Inc() }
+func (p *Proxy) count(reason string) { p.metrics.core.unserved.WithLabelValues(reason).Inc() }
 
 var (
 	errAllDown    = errors.New("every next hop is down")
@@ -430,6 +418,6 @@ func (j *journey) exhausted() {
 		j.t.pass(res, j.edit)
 		return
 	}
-	j.count(coreUnanswered)
+	j.p.count(coreUnanswered)
 	j.t.undeliverable(peer{}, errUnanswered)
 }

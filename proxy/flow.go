@@ -14,6 +14,8 @@ import (
 
 	"github.com/emiago/sipgo/sip"
 	"github.com/gorilla/websocket"
+
+	"epcscf/sipext"
 )
 
 // Flow is one WebSocket connection of a WIC (RFC 5626 §3.2). It is a sip.Connection, so
@@ -43,16 +45,17 @@ type Flow struct {
 
 	dialogs flowDialogs // guarded by dialogTable.mu
 
-	mu      sync.Mutex // guards what follows
-	queue   []outgoing
-	writing bool        // a writer runs
-	ending  *closeFrame // no more is queued; the writer sends it last
-	closed  bool        // the socket is closed
-	reason  string      // why, the first cause
-	side    sync.WaitGroup
-	regs    []*Registration
-	pending int       // server transactions
-	last    *replayed // the last answer with a credential
+	mu          sync.Mutex // guards what follows
+	queue       []outgoing
+	writing     bool        // a writer runs
+	ending      *closeFrame // no more is queued; the writer sends it last
+	closed      bool        // the socket is closed
+	reason      string      // why, the first cause
+	side        sync.WaitGroup
+	regs        []*Registration
+	pending     int            // requests without an answer
+	registering []*registering // of these
+	last        *replayed      // the last answer with a credential
 }
 
 type outgoing struct {
@@ -210,14 +213,17 @@ func (f *Flow) sendPing() {
 
 // WriteMsg implements sip.Connection. It never blocks, since sipgo calls it with the lock
 // of a transaction held.
-func (f *Flow) WriteMsg(m sip.Message) error {
-	data := encode(m)
+func (f *Flow) WriteMsg(m sip.Message) error { return f.enqueue(outgoingOf(encode(m))) }
+
+// send sends a message that was scanned. It never blocks.
+func (f *Flow) send(m *sipext.Message) error { return f.enqueue(outgoingOf(m.Bytes())) }
+
+func outgoingOf(data []byte) outgoing {
 	// RFC 7118 §4.2: a message with an octet that is not UTF-8 must be sent binary.
-	kind := websocket.TextMessage
 	if !utf8.Valid(data) {
-		kind = websocket.BinaryMessage
+		return outgoing{websocket.BinaryMessage, data}
 	}
-	return f.enqueue(outgoing{kind, data})
+	return outgoing{websocket.TextMessage, data}
 }
 
 // enqueue hands o to the writer. A full queue ends the flow: its peer does not read, and

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -14,6 +15,27 @@ import (
 // typicalHeader is the size of a header block that most messages stay below: a REGISTER of
 // JsSIP with its credential takes 1,500 octets.
 const typicalHeader = 2 << 10
+
+// bufferPool lends buffers in which a message is written, for as long as it takes to send it.
+type bufferPool struct{ pool sync.Pool }
+
+var messageBuffers bufferPool
+
+func (p *bufferPool) get() *[]byte {
+	if b, ok := p.pool.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, 0, typicalHeader)
+	return &b
+}
+
+// put takes a buffer back, emptied; one that an odd message has grown goes.
+func (p *bufferPool) put(b *[]byte) {
+	if cap(*b) <= 4*typicalHeader {
+		*b = (*b)[:0]
+		p.pool.Put(b)
+	}
+}
 
 // encode writes a message for the wire, Content-Length computed from the real body.
 func encode(m sip.Message) []byte {
@@ -35,8 +57,11 @@ func newTag() string { return rand.Text()[:16] }
 func toTag(m sipext.HeaderFields) string { return partyTag(m, "To") }
 
 // partyTag reads the tag from the text: sipgo splits parameters within quotes too.
-func partyTag(m sipext.HeaderFields, name string) string {
-	a, err := sipext.ParseAddress(first(m, name))
+func partyTag(m sipext.HeaderFields, name string) string { return tagOf(first(m, name)) }
+
+// tagOf returns the tag of a From or To.
+func tagOf(party string) string {
+	a, err := sipext.ParseAddress(party)
 	if err != nil {
 		return ""
 	}
@@ -82,6 +107,16 @@ func decrementHops(req *sip.Request) {
 	}
 	sipext.Strip(req, "Max-Forwards")
 	req.AppendHeader(&hops)
+}
+
+// decrementRow is decrementHops of a message that was scanned.
+func decrementRow(req *sipext.Message) {
+	hops := 70
+	if v := req.First(sipext.MaxForwards); v != "" {
+		hops = seconds(v) - 1 // checkProxied has refused 0
+	}
+	req.Remove(sipext.MaxForwards)
+	req.Add(sipext.MaxForwards, strconv.Itoa(hops))
 }
 
 // parseURI reads the URI of a name-addr or addr-spec.

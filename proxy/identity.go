@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"github.com/emiago/sipgo/sip"
-
-	"epcscf/sipext"
 )
 
 // chooseIdentities picks what to assert of a user: of what was preferred and is registered,
@@ -68,13 +66,4 @@ func assertCalled(res *sip.Response, called IMPU) {
 	if called != "" && res.StatusCode > sip.StatusTrying {
 		res.AppendHeader(sip.NewHeader("P-Asserted-Identity", "<"+string(called)+">"))
 	}
-}
-
-// chargingAddresses returns the charging function addresses that a registrar gave.
-func chargingAddresses(res *sip.Response) []string {
-	var all []string
-	for _, h := range sipext.Rows(res, "P-Charging-Function-Addresses") {
-		all = append(all, h.Value())
-	}
-	return all
 }

@@ -2,9 +2,8 @@ package proxy
 
 import (
 	"strconv"
+	"strings"
 	"time"
-
-	"github.com/emiago/sipgo/sip"
 
 	"epcscf/sipext"
 )
@@ -20,15 +19,29 @@ func (p *Proxy) keepAlive() string {
 // where the registrar applied outbound (RFC 5626 §5.4), and by a value for the "keep" that
 // the WIC put into its Via (RFC 6223 §4.4). Where both are there "the header field value and
 // the keep parameter value MUST be identical" (RFC 6223 §5).
-func (p *Proxy) offerKeepAlive(res *sip.Response) {
-	if containsFold(sipext.List(res, "Require"), "outbound") {
-		res.AppendHeader(sip.NewHeader("Flow-Timer", p.keepAlive()))
+func (p *Proxy) offerKeepAlive(res *sipext.Message) {
+	for tag := range res.Elements(sipext.Require) {
+		if strings.EqualFold(tag, "outbound") {
+			res.Add(sipext.FlowTimer, p.keepAlive())
+			break
+		}
 	}
-	via := res.Via() // the WIC's own: ours has gone
-	if via == nil {
-		return
+	for i := range res.Fields {
+		if f := &res.Fields[i]; f.ID == sipext.Via { // the WIC's own: ours has gone
+			f.Value = fillViaParam(f.Value, "keep", p.keepAlive)
+			return
+		}
 	}
-	if v, there := via.Params.Get("keep"); there && v == "" {
-		via.Params.Add("keep", p.keepAlive())
+}
+
+// fillViaParam gives a parameter of a Via that has none a value.
+func fillViaParam(via, name string, value func() string) string {
+	params := strings.Split(via, ";")
+	for i, p := range params {
+		if i > 0 && strings.EqualFold(p, name) {
+			params[i] = p + "=" + value()
+			return strings.Join(params, ";")
+		}
 	}
+	return via
 }

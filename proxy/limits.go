@@ -58,21 +58,21 @@ func (f *Flow) withinRate() bool {
 
 // alwaysTaken reports whether a request is taken whatever the rate: what ends something,
 // and what calls for help.
-func alwaysTaken(req *sip.Request) bool {
-	switch req.Method {
+func alwaysTaken(m *sipext.Message) bool {
+	switch sip.RequestMethod(m.Method) {
 	case sip.ACK, sip.BYE, sip.CANCEL:
 		return true
 	case sip.REGISTER:
-		return deregisters(req)
+		return deregisters(m)
 	}
-	return isEmergency(req)
+	return isEmergency(m.Method, m.URI)
 }
 
 // deregisters reports whether a REGISTER ends every binding that it names (RFC 3261 §10.2.2).
-func deregisters(req *sip.Request) bool {
-	all := contacts(req)
+func deregisters(m *sipext.Message) bool {
+	all := contacts(m)
 	for _, c := range all {
-		if c.uri != "*" && c.expires != 0 && (c.expires > 0 || first(req, "Expires") != "0") {
+		if c.uri != "*" && c.expires != 0 && (c.expires > 0 || m.First(sipext.Expires) != "0") {
 			return false
 		}
 	}

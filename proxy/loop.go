@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/emiago/sipgo/sip"
-
 	"epcscf/sipext"
 )
 
@@ -14,37 +12,57 @@ import (
 // the branch of our Via: a request that comes again with the same mark would go the same
 // way again, one with another mark is a spiral, such as the second leg of a call between
 // two WICs of this edge.
-func (p *Proxy) loopMark(req *sip.Request) string {
+func (p *Proxy) loopMark(m *sipext.Message) string {
 	var h maphash.Hash
 	h.SetSeed(p.loopSeed)
 	write := func(s string) {
 		_, _ = h.WriteString(s)
 		_ = h.WriteByte(0)
 	}
-	write(req.Recipient.String())
-	write(partyTag(req, "From"))
-	write(toTag(req))
-	write(req.CallID().Value())
-	write(req.CSeq().Value())
-	for _, name := range []string{"Route", "Proxy-Require", "Proxy-Authorization"} {
-		for _, r := range sipext.Rows(req, name) {
-			write(r.Value())
+	write(m.URI)
+	write(tagOf(m.First(sipext.From)))
+	write(tagOf(m.First(sipext.To)))
+	for i := range m.Fields {
+		switch f := &m.Fields[i]; f.ID {
+		case sipext.CallID, sipext.CSeq, sipext.Route, sipext.ProxyRequire, sipext.ProxyAuthorization:
+			write(f.Value)
 		}
 	}
 	return "." + strconv.FormatUint(h.Sum64(), 36)
 }
 
 // loops reports whether a request with that mark has been here (RFC 3261 §16.3 step 4).
-func (p *Proxy) loops(req *sip.Request, mark string) bool {
-	host, port := p.sentBy("")
-	for _, row := range sipext.Rows(req, "Via") {
-		via, ok := row.(*sip.ViaHeader)
-		if !ok || via.Port != port && via.Port != int(p.cfg.Core.TLSPort) || !strings.EqualFold(strings.Trim(via.Host, "[]"), strings.Trim(host, "[]")) {
+func (p *Proxy) loops(m *sipext.Message, mark string) bool {
+	for via := range m.Rows(sipext.Via) {
+		if !strings.HasSuffix(viaParam(via, "branch"), mark) {
 			continue
 		}
-		if branch, _ := via.Params.Get("branch"); strings.HasSuffix(branch, mark) {
+		host, port := p.sentBy("")
+		if sentBy := viaSentBy(via); strings.EqualFold(sentBy, host+":"+strconv.Itoa(port)) ||
+			strings.EqualFold(sentBy, host+":"+strconv.Itoa(int(p.cfg.Core.TLSPort))) {
 			return true
 		}
 	}
 	return false
+}
+
+// viaSentBy returns host and port of a Via that sipext.Scan has written: neither white space
+// nor quotes stand in it but one space.
+func viaSentBy(via string) string {
+	_, via, _ = strings.Cut(via, " ")
+	via, _, _ = strings.Cut(via, ";")
+	return via
+}
+
+// viaParam returns a parameter of such a Via, or "".
+func viaParam(via, name string) string {
+	_, params, _ := strings.Cut(via, ";")
+	for params != "" {
+		var param string
+		param, params, _ = strings.Cut(params, ";")
+		if n, v, _ := strings.Cut(param, "="); len(n) == len(name) && strings.EqualFold(n, name) {
+			return v
+		}
+	}
+	return ""
 }

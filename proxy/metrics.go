@@ -43,9 +43,11 @@ const (
 	dropCoreInvalid = "malformed-from-core"
 )
 
+const otherMethod = "other"
+
 var methodLabels = []string{
 	"REGISTER", "INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "SUBSCRIBE",
-	"NOTIFY", "REFER", "INFO", "PRACK", "UPDATE", "PUBLISH", "other",
+	"NOTIFY", "REFER", "INFO", "PRACK", "UPDATE", "PUBLISH", otherMethod,
 }
 
 var credentialLabels = []string{"issued", "relay-unreachable", "limit", "disabled", "not-authorized", "error"}
@@ -75,7 +77,29 @@ type metrics struct {
 	limited          *prometheus.CounterVec // reason
 	released         prometheus.Counter
 	core             coreMetrics
+
+	// What every message looks up is looked up once: by side, then by method, class and result.
+	byMethod map[string]map[string]prometheus.Counter
+	byClass  map[string]*[6]prometheus.Counter
+	byResult map[string]prometheus.Counter
 }
+
+var classLabels = [...]string{"1xx", "2xx", "3xx", "4xx", "5xx", "6xx"}
+
+// request counts one that was received. The label set is fixed, whatever methods peers invent.
+func (m *metrics) request(side, method string) {
+	c := m.byMethod[side][method]
+	if c == nil {
+		c = m.byMethod[side][otherMethod]
+	}
+	c.Inc()
+}
+
+// response counts one that is sent.
+func (m *metrics) response(side string, status int) { m.byClass[side][status/100-1].Inc() }
+
+// credential counts an answer to a wish for one.
+func (m *metrics) credential(result string) { m.byResult[result].Inc() }
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "epcscf_" + name, Help: help}, labels)
@@ -133,7 +157,6 @@ func (m *metrics) zero() {
 	each(m.refused, refusedTLS, refusedOrigin, refusedNoOrigin, refusedSubprotocol, refusedFlows, refusedAddress, refusedDraining, refusedHandshake)
 	each(m.closed, closedByPeer, closedShutdown, closedSlow, closedWrite, closedIdle, closedSlowWrite, closedFlood, closedOversize, closedMalformed, closedUnregister, closedUTF8, closedNetwork)
 	each(m.dropped, dropStray, dropMalformed, dropUnroutable, dropBacklog, dropCoreInvalid)
-	each(m.credentials, credentialLabels...)
 	each(m.regSubscribes, subscribeAccepted, subscribeRefused, subscribeFailed, subscribeLost)
 	each(m.regNotifies, notifyApplied, notifyStale, notifyMalformed, notifyUnknown)
 	each(m.networkEnds, string(eventShortened), string(eventExpired), string(eventDeactivated),
@@ -142,13 +165,18 @@ func (m *metrics) zero() {
 	for _, f := range sipext.Faults {
 		m.malformed.WithLabelValues(string(f))
 	}
+	m.byMethod, m.byClass, m.byResult = map[string]map[string]prometheus.Counter{}, map[string]*[6]prometheus.Counter{}, map[string]prometheus.Counter{}
 	for _, side := range []string{"wic", "core"} {
+		m.byMethod[side], m.byClass[side] = map[string]prometheus.Counter{}, &[6]prometheus.Counter{}
 		for _, l := range methodLabels {
-			m.requests.WithLabelValues(side, l)
+			m.byMethod[side][l] = m.requests.WithLabelValues(side, l)
 		}
-		for _, l := range []string{"1xx", "2xx", "3xx", "4xx", "5xx", "6xx"} {
-			m.responses.WithLabelValues(side, l)
+		for i, l := range classLabels {
+			m.byClass[side][i] = m.responses.WithLabelValues(side, l)
 		}
+	}
+	for _, l := range credentialLabels {
+		m.byResult[l] = m.credentials.WithLabelValues(l)
 	}
 	for _, l := range revocationLabels {
 		for _, result := range []string{revokedAtOnce, revokedLate, revokedLost} {
@@ -156,15 +184,3 @@ func (m *metrics) zero() {
 		}
 	}
 }
-
-// methodLabel keeps the label set fixed whatever methods peers invent.
-func methodLabel(method string) string {
-	for _, l := range methodLabels {
-		if l == method {
-			return l
-		}
-	}
-	return "other"
-}
-
-func classLabel(status int) string { return string(rune('0'+status/100)) + "xx" }

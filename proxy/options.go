@@ -36,8 +36,7 @@ func (p *Proxy) options(t *serverTx) {
 	// The relay may take a second to answer; the flow's other requests do not wait for it.
 	t.keep = true
 	p.start(func() {
-		res := t.reply.response(sip.StatusOK, "OK", capabilities()...)
-		p.addCredential(res, reg, reg.identity().expires.Sub(p.cfg.Now()))
-		t.send(res)
+		value := p.answerWish(reg, reg.identity().expires.Sub(p.cfg.Now()))
+		t.answer(sip.StatusOK, "OK", append(capabilities(), sip.NewHeader(sipext.TurnCredHeader, value))...)
 	})
 }

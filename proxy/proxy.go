@@ -26,23 +26,24 @@ type IMPU string
 
 // Proxy is the SIP edge. Make one with New; its methods are safe for concurrent use.
 type Proxy struct {
-	cfg     Config
-	log     *slog.Logger
-	metrics *metrics
-	parser  *sip.Parser
-	tokens  *tokenSealer
-	flows   flowTable
-	dialogs dialogTable
-	sources addressTable
-	txs     txTable
-	regs    bindingTable
-	untold  untoldQueue
-	events  regEvents
-	core    *coreLink
-	nextURI hopURI // the first next hop
-	visited string // value of P-Visited-Network-ID
-	origIOI string // value of orig-ioi, quoted
-	origins map[string]bool
+	cfg       Config
+	log       *slog.Logger
+	metrics   *metrics
+	parser    *sip.Parser
+	tokens    *tokenSealer
+	flows     flowTable
+	dialogs   dialogTable
+	sources   addressTable
+	txs       txTable
+	regs      bindingTable
+	registers registerTable
+	untold    untoldQueue
+	events    regEvents
+	core      *coreLink
+	nextURI   hopURI // the first next hop
+	visited   string // value of P-Visited-Network-ID
+	origIOI   string // value of orig-ioi, quoted
+	origins   map[string]bool
 
 	upgrader websocket.Upgrader
 	loopSeed maphash.Seed
@@ -85,6 +86,7 @@ func New(cfg Config) (*Proxy, error) {
 	p.sources.init()
 	p.txs.init()
 	p.regs.init()
+	p.registers.init(p)
 	p.events.init()
 	p.upgrader = newUpgrader()
 	p.ctx, p.cancel = context.WithCancel(context.Background())

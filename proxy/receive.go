@@ -25,26 +25,27 @@ func newParser() *sip.Parser {
 	return sip.NewParser(sip.WithHeadersParsers(typed))
 }
 
-// parse checks raw strictly and gives sipgo's parser what the check has written anew. The
-// error is a *sipext.MalformedError.
-func parse(p *sip.Parser, raw []byte, l sipext.Limits) (sip.Message, *sipext.Message, error) {
-	scanned, err := sipext.Scan(raw, l)
-	if err != nil {
-		return nil, scanned, err
-	}
-	m, err := p.ParseSIP(scanned.Bytes())
+// fullParse gives sipgo's parser what sipext.Scan has written anew. The error is a
+// *sipext.MalformedError.
+func (p *Proxy) fullParse(scanned *sipext.Message) (sip.Message, error) {
+	m, err := p.parser.ParseSIP(scanned.Bytes())
 	if err != nil || m.Via() == nil || m.From() == nil || m.To() == nil || m.CallID() == nil || m.CSeq() == nil {
-		return nil, scanned, &sipext.MalformedError{
-			Fault: sipext.FaultAddress, Status: sip.StatusBadRequest, Phrase: "Malformed header",
-			Answerable: scanned.Method != "" && scanned.Method != "ACK",
-		}
+		return nil, malformedHeader(scanned)
 	}
 	bracketMapped(m)
 	if req, ok := m.(*sip.Request); ok {
 		// sipgo reads methods in upper case, but they are case-sensitive (RFC 3261 §7.1).
 		req.Method = sip.RequestMethod(scanned.Method)
 	}
-	return m, scanned, nil
+	return m, nil
+}
+
+// malformedHeader says that a header field, which Scan has let pass, cannot be read.
+func malformedHeader(m *sipext.Message) error {
+	return &sipext.MalformedError{
+		Fault: sipext.FaultAddress, Status: sip.StatusBadRequest, Phrase: "Malformed header",
+		Answerable: m.Method != "" && m.Method != "ACK",
+	}
 }
 
 // bracketMapped gives back to IPv4-mapped addresses in Via the brackets that sipgo takes off
@@ -59,62 +60,67 @@ func bracketMapped(m sip.Message) {
 
 // receive takes a SIP message from a WIC.
 func (p *Proxy) receive(f *Flow, data []byte) {
-	m, raw, err := parse(p.parser, data, p.cfg.Limits.scan())
+	m, err := sipext.Scan(data, p.cfg.Limits.scan())
+	if err == nil {
+		err = p.dispatch(m, peer{flow: f, conn: f, transport: "WSS"})
+	}
 	var bad *sipext.MalformedError
 	if errors.As(err, &bad) {
 		if !f.withinRate() {
 			p.metrics.limited.WithLabelValues(limitFlood).Inc()
 			return
 		}
-		p.refuseMalformed(f, raw, bad)
-		return
+		p.refuseMalformed(f, m, bad)
 	}
-	p.dispatch(m, peer{flow: f, conn: f, transport: "WSS"})
 }
 
 // refuseMalformed answers a request that can be answered, drops a response, and ends a
 // flow that does not speak SIP or whose messages cannot be told apart.
-func (p *Proxy) refuseMalformed(f *Flow, raw *sipext.Message, bad *sipext.MalformedError) {
+func (p *Proxy) refuseMalformed(f *Flow, m *sipext.Message, bad *sipext.MalformedError) {
 	p.metrics.malformed.WithLabelValues(string(bad.Fault)).Inc()
 	p.log.Debug("malformed message", "flow", f.id, "reason", string(bad.Fault), "err", bad)
 	switch {
 	case bad.Answerable:
 		p.metrics.answered.WithLabelValues(strconv.Itoa(bad.Status)).Inc()
-		_ = f.WriteMsg(malformedAnswer(raw, bad))
+		_ = f.send(answerTo(m, bad.Status, bad.Phrase))
 		if bad.Close {
 			f.close(websocket.CloseProtocolError, bad.Phrase, closedMalformed)
 		}
-	case raw.Status != 0 || raw.Method == "ACK":
+	case m.Status != 0 || m.Method == "ACK":
 		p.metrics.dropped.WithLabelValues(dropMalformed).Inc()
 	default:
 		f.close(websocket.CloseProtocolError, "not a SIP message", closedMalformed)
 	}
 }
 
-// malformedAnswer copies what RFC 3261 §8.2.6.2 asks for, as far as it was there.
-func malformedAnswer(raw *sipext.Message, bad *sipext.MalformedError) *sip.Response {
-	res := sip.NewResponse(bad.Status, bad.Phrase)
-	seen := map[string]bool{}
-	for _, fld := range raw.Fields {
-		switch fld.Name {
-		case "From", "To", "Call-ID", "CSeq":
-			if seen[fld.Name] {
+// answerTo builds a response of ours. It copies what RFC 3261 §8.2.6.2 asks for, as far as
+// that is there.
+func answerTo(req *sipext.Message, status int, phrase string, extra ...sip.Header) *sipext.Message {
+	res := &sipext.Message{Status: status, Phrase: phrase, Fields: make([]sipext.Field, 0, 6+len(extra))}
+	for _, f := range req.Fields {
+		switch f.ID {
+		case sipext.From, sipext.To, sipext.CallID, sipext.CSeq:
+			if _, twice := res.Get(f.ID); twice {
 				continue
 			}
-			seen[fld.Name] = true
-			// A party that does not parse is not passed on, not even back (RFC 4475 §3.1.2.15).
-			if _, err := sipext.ParseAddress(fld.Value); err != nil && (fld.Name == "From" || fld.Name == "To") {
-				continue
-			}
-		case "Via":
+		case sipext.Via:
 		default:
 			continue
 		}
-		if fld.Name == "To" && !strings.Contains(strings.ToLower(fld.Value), "tag=") {
-			fld.Value += ";tag=" + newTag()
+		if f.ID == sipext.From || f.ID == sipext.To {
+			// A party that does not parse is not passed on, not even back (RFC 4475 §3.1.2.15).
+			a, err := sipext.ParseAddress(f.Value)
+			if err != nil {
+				continue
+			}
+			if _, tagged := a.Params.Get("tag"); !tagged && f.ID == sipext.To {
+				f.Value += ";tag=" + newTag()
+			}
 		}
-		res.AppendHeader(sip.NewHeader(fld.Name, fld.Value))
+		res.Fields = append(res.Fields, f)
 	}
-	res.SetBody(nil)
+	for _, h := range extra {
+		res.Fields = append(res.Fields, sipext.Field{ID: sipext.NameOf(h.Name()), Name: h.Name(), Value: h.Value()})
+	}
 	return res
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,9 +20,13 @@ type contact struct {
 	expires  int // seconds, or -1 where not given
 }
 
-func contacts(m sipext.HeaderFields) []contact {
-	var all []contact
-	for _, a := range sipext.Addresses(m, "Contact") {
+func contacts(m *sipext.Message) []contact {
+	all := make([]contact, 0, 1)
+	for e := range m.Elements(sipext.Contact) {
+		a, err := sipext.ParseAddress(e)
+		if err != nil {
+			continue
+		}
 		c := contact{uri: a.URI, expires: -1}
 		c.instance, _ = a.Params.Get("+sip.instance")
 		if c.instance != "" { // RFC 5626 §4.2: reg-id without an instance means nothing
@@ -60,76 +65,100 @@ func (c contact) binding() turncred.Binding {
 	return turncred.BindingOf(c.uri, "")
 }
 
-// registering is a REGISTER on its way.
-type registering struct {
-	t        *serverTx
+// wish is what a REGISTER asks for.
+type wish struct {
 	aor      IMPU
 	contacts []contact
 	expires  int // of the Expires header, or -1
 	who      claim
-	wanted   bool     // it asked for a credential
-	charging []string // the charging function addresses of the 200
+	wanted   bool // a credential
 }
 
-// register forwards a REGISTER to the core (TS 24.229 5.2.2.1).
-func (p *Proxy) register(t *serverTx) {
-	req, f := t.req, t.from.flow
-	wanted, err := sipext.TurnCredWanted(req)
-	if err != nil {
-		t.answer(sip.StatusBadRequest, "Malformed "+sipext.TurnCredHeader)
-		return
+// register forwards a REGISTER to the core (TS 24.229 5.2.2.1). The error is a
+// *sipext.MalformedError.
+func (p *Proxy) register(m *sipext.Message, f *Flow) error {
+	to, ok := parseURI(m.First(sipext.To))
+	if _, from := parseURI(m.First(sipext.From)); !ok || !from {
+		return malformedHeader(m)
 	}
-	who, err := p.cfg.readClaim(req)
-	if err != nil {
-		t.answer(sip.StatusBadRequest, "Malformed Authorization")
-		return
+	f.sawRegister.Store(true)
+	_ = f.extend()
+	key := serverKey(f.id, m, sip.REGISTER)
+	if f.isRegistering(key) || !p.admitRequest(m, f, key) {
+		return nil
 	}
-	r := &registering{t: t, aor: aor(&req.To().Address), contacts: contacts(req), expires: -1, who: who, wanted: wanted}
-	if v := first(req, "Expires"); v != "" {
+	r := p.newRegistering(m, f, key)
+	r.aor, r.expires = aor(&to), -1
+	if refusal := p.prepareRegister(r); refusal != nil {
+		r.answer(refusal.status, refusal.phrase, refusal.extra...)
+		return nil
+	}
+	r.start()
+	return nil
+}
+
+// prepareRegister rewrites a REGISTER for the core, or says why not.
+func (p *Proxy) prepareRegister(r *registering) (refused *refusal) {
+	req, f := r.req, r.f
+	if r.loop, refused = p.checkProxied(req, peer{flow: f}); refused != nil {
+		return refused
+	}
+	var err error
+	if r.wanted, err = req.TurnCredWanted(); err != nil {
+		return &refusal{status: sip.StatusBadRequest, phrase: "Malformed " + sipext.TurnCredHeader}
+	}
+	var given []credentials
+	if r.who, given, err = p.cfg.takeClaim(req); err != nil {
+		return &refusal{status: sip.StatusBadRequest, phrase: "Malformed Authorization"}
+	}
+	r.contacts = contacts(req)
+	if v := req.First(sipext.Expires); v != "" {
 		r.expires = seconds(v)
 	}
 	if f.registrationCount() >= p.cfg.Limits.Bindings && len(f.registrationsOf(r.aor)) == 0 {
-		t.answer(sip.StatusForbidden, "Too many registrations on this flow")
-		return
+		return &refusal{status: sip.StatusForbidden, phrase: "Too many registrations on this flow"}
 	}
 	p.expectLeaves(r)
-	t.keep = wanted
-	fromUE(req)
-	sipext.Strip(req, "Route")
-	p.cfg.protect(f, req)
-	if len(sipext.Rows(req, "Authorization")) == 0 {
+	asked.clean(req)
+	req.Remove(sipext.Route)
+	p.cfg.authorize(f, req, given, r.aor)
+	if len(given) == 0 {
 		// TS 33.203 P.3: the core chooses how to authenticate by the access.
-		req.AppendHeader(sip.NewHeader("P-Access-Network-Info", p.cfg.AccessNetwork+";network-provided"))
+		req.Add(sipext.PAccessNetworkInfo, p.cfg.AccessNetwork+";network-provided")
 	}
-	req.PrependHeader(sip.NewHeader("Path", p.path(f)))
 	requirePath(req)
-	req.AppendHeader(sip.NewHeader("P-Visited-Network-ID", p.visited))
-	req.AppendHeader(sip.NewHeader("P-Charging-Vector", p.chargingVector()))
-	decrementHops(req)
-	p.toCore(t, p.core.hops, func(res *sip.Response) { p.registerResponse(r, res) })
+	req.Add(sipext.PVisitedNetworkID, p.visited)
+	req.Add(sipext.PChargingVector, p.chargingVector())
+	decrementRow(req)
+	return nil
 }
 
 // requirePath makes a registrar without RFC 3327 refuse, rather than lose our Path (§5.2).
-func requirePath(req *sip.Request) {
-	if !containsFold(sipext.List(req, "Require"), "path") {
-		req.AppendHeader(sip.NewHeader("Require", "path"))
+func requirePath(req *sipext.Message) {
+	for tag := range req.Elements(sipext.Require) {
+		if strings.EqualFold(tag, "path") {
+			return
+		}
 	}
+	req.Add(sipext.Require, "path")
 }
 
 // registerResponse edits a response on its way to the WIC, and acts on a 2xx before it
 // leaves.
-func (p *Proxy) registerResponse(r *registering, res *sip.Response) {
-	r.charging = chargingAddresses(res)
-	toUE(res)
-	if res.IsSuccess() {
+func (p *Proxy) registerResponse(r *registering, res *sipext.Message) {
+	charging := slices.Collect(res.Rows(sipext.PChargingFunctionAddresses))
+	outward.clean(res)
+	if isSuccess(res.Status) {
 		p.offerKeepAlive(res)
-		p.finishRegister(r, res)
+		p.finishRegister(r, res, charging)
 	}
 }
 
+func isSuccess(status int) bool { return status >= 200 && status < 300 }
+
 // finishRegister takes over what the core has granted: bindings, and with them the reason
 // for credentials.
-func (p *Proxy) finishRegister(r *registering, res *sip.Response) {
+func (p *Proxy) finishRegister(r *registering, res *sipext.Message, charging []string) {
 	granted := contacts(res)
 	var bound *Registration
 	var left time.Duration
@@ -143,13 +172,13 @@ func (p *Proxy) finishRegister(r *registering, res *sip.Response) {
 			p.unbind(r, c)
 			continue
 		}
-		if reg := p.bind(r, c, life, res); bound == nil {
+		if reg := p.bind(r, c, life, res, charging); bound == nil {
 			bound, left = reg, life
 		}
 	}
 	// Only a 200 that leaves a contact of this flow bound carries a credential.
 	if bound != nil && (r.wanted || p.cfg.Offer == OfferAlways) {
-		p.addCredential(res, bound, left)
+		res.Add(sipext.TurnCredField, p.answerWish(bound, left))
 	}
 }
 
@@ -159,7 +188,7 @@ func (r *registering) ends(c contact) bool { return c.expires == 0 || c.expires 
 // expectLeaves notes which registrations the REGISTER is to end, or to replace from a new
 // flow.
 func (p *Proxy) expectLeaves(r *registering) {
-	f := r.t.from.flow
+	f := r.f
 	for _, c := range r.contacts {
 		for _, reg := range f.registrationsOf(r.aor) {
 			if r.ends(c) && (c.uri == "*" || c.matches(reg.contact, reg.instance, reg.regID)) {
@@ -175,7 +204,7 @@ func (p *Proxy) expectLeaves(r *registering) {
 // grant returns how long the core keeps c: by the expires of the same contact in the 200,
 // else by its Expires header, else by what was asked (RFC 3261 §10.2.4). A 200 without the
 // contact leaves it unbound.
-func (r *registering) grant(c contact, granted []contact, res *sip.Response) time.Duration {
+func (r *registering) grant(c contact, granted []contact, res *sipext.Message) time.Duration {
 	if r.ends(c) {
 		return 0
 	}
@@ -184,7 +213,7 @@ func (r *registering) grant(c contact, granted []contact, res *sip.Response) tim
 			continue
 		}
 		n := g.expires
-		if v := first(res, "Expires"); n < 0 && v != "" {
+		if v := res.First(sipext.Expires); n < 0 && v != "" {
 			n = seconds(v)
 		}
 		for _, asked := range []int{c.expires, r.expires, 3600} {
@@ -198,8 +227,8 @@ func (r *registering) grant(c contact, granted []contact, res *sip.Response) tim
 }
 
 // bind keeps or refreshes a registration on the flow.
-func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Response) *Registration {
-	f := r.t.from.flow
+func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sipext.Message, charging []string) *Registration {
+	f := r.f
 	old := f.findRegistration(r.aor, c)
 	id := bindingIdentity{
 		aor: r.aor, impi: p.impi(r, old), binding: c.binding(),
@@ -207,13 +236,16 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sip.Res
 		expires:    p.cfg.Now().Add(life),
 	}
 	// Strings of a message pin all of it in memory, and these stay for as long as the binding.
-	route := elements(res, "Service-Route")
-	for i := range route {
-		route[i] = strings.Clone(route[i])
+	var route []string
+	for e := range res.Elements(sipext.ServiceRoute) {
+		route = append(route, strings.Clone(e))
+	}
+	for i := range charging {
+		charging[i] = strings.Clone(charging[i])
 	}
 	reg := &Registration{
 		p: p, flow: f, aor: r.aor, contact: strings.Clone(c.uri), instance: strings.Clone(c.instance), regID: strings.Clone(c.regID),
-		serviceRoute: route, associated: associated(res), charging: r.charging, ident: id,
+		serviceRoute: route, associated: associated(res), charging: charging, ident: id,
 	}
 	before := p.regs.own(reg)
 	if old != nil {
@@ -268,9 +300,9 @@ func (p *Proxy) impi(r *registering, old *Registration) turncred.IMPI {
 	return p.cfg.impi(id)
 }
 
-func associated(res *sip.Response) []IMPU {
+func associated(res *sipext.Message) []IMPU {
 	var all []IMPU
-	for _, e := range elements(res, "P-Associated-URI") {
+	for e := range res.Elements(sipext.PAssociatedURI) {
 		if u, ok := parseURI(e); ok {
 			all = append(all, aor(&u))
 		}
@@ -280,7 +312,7 @@ func associated(res *sip.Response) []IMPU {
 
 // unbind ends one binding: it is revoked before the 200 leaves, for 1 s at most.
 func (p *Proxy) unbind(r *registering, c contact) {
-	f := r.t.from.flow
+	f := r.f
 	reg := f.findRegistration(r.aor, c)
 	scope := turncred.Scope{IMPI: p.impi(r, reg), Binding: c.binding()}
 	if reg != nil {
@@ -297,7 +329,7 @@ func (p *Proxy) unbind(r *registering, c contact) {
 // unbindAll ends all bindings of the user (Contact: *), on the user's other flows too,
 // since the registrar has dropped them (RFC 3261 §10.2.2).
 func (p *Proxy) unbindAll(r *registering) {
-	f := r.t.from.flow
+	f := r.f
 	var known *Registration
 	for _, o := range p.flows.all() {
 		for _, reg := range o.registrationsOf(r.aor) {

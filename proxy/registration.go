@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/emiago/sipgo/sip"
-
 	"epcscf/turncred"
 )
 
@@ -290,29 +288,36 @@ func (f *Flow) addPending(n, max int) bool {
 }
 
 // replayed is the last answer with a credential. RFC 3261 §17.2.2 sets Timer J to zero on
-// a reliable transport, so sipgo forgets the transaction at once; a client that asks again
-// with the same branch must get the same answer and no second credential.
+// a reliable transport, so its transaction is over at once; a client that asks again with the
+// same branch must get the same answer and no second credential.
 type replayed struct {
-	key txKey
-	res *sip.Response
+	key   txKey
+	data  outgoing
+	until time.Time
 }
 
 // replayFor is how long an answer is kept: longer than any client's retry, short enough
 // to cost nothing on an idle flow.
 const replayFor = 5 * time.Second
 
-func (f *Flow) remember(key txKey, res *sip.Response) {
-	r := &replayed{key, res}
+func (f *Flow) remember(key txKey, data outgoing) {
 	f.mu.Lock()
-	f.last = r
-	f.mu.Unlock()
-	time.AfterFunc(replayFor, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.last == r {
-			f.last = nil
-		}
-	})
+	defer f.mu.Unlock()
+	if f.last == nil {
+		time.AfterFunc(replayFor, f.forget)
+	}
+	f.last = &replayed{key, data, time.Now().Add(replayFor)}
+}
+
+// forget drops the remembered answer, or comes again where that is a younger one.
+func (f *Flow) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if left := time.Until(f.last.until); left > 0 && !f.closed {
+		time.AfterFunc(left, f.forget)
+		return
+	}
+	f.last = nil
 }
 
 // repeat sends the remembered answer again, if it was to this request.
@@ -323,7 +328,7 @@ func (f *Flow) repeat(key txKey) bool {
 	if r == nil || r.key != key {
 		return false
 	}
-	_ = f.WriteMsg(r.res)
+	_ = f.enqueue(r.data)
 	return true
 }
 

@@ -32,8 +32,6 @@ func (t *serverTx) undeliverable(to peer, err error) {
 	switch {
 	case to.flow != nil: // RFC 5626 §5.3.1: the core tries another flow of the same instance
 		t.answer(statusFlowFailed, "Flow Failed")
-	case t.req.Method == sip.REGISTER && !errors.Is(err, errAllDown): // TS 24.229 5.2.2: no core answered
-		t.answer(sip.StatusGatewayTimeout, "Server Time-out")
 	default:
 		t.answer(sip.StatusServiceUnavailable, "Core unreachable", t.p.core.hops.retryAfter())
 	}
@@ -219,8 +217,6 @@ func (t *serverTx) noResponse(c *clientTx) {
 		t.undeliverable(c.to, err)
 	case t.req.Method == sip.INVITE:
 		t.answer(sip.StatusRequestTimeout, "Request Timeout")
-	case t.req.Method == sip.REGISTER:
-		t.answer(sip.StatusGatewayTimeout, "Server Time-out")
 	default:
 		// RFC 4320 §4.2: no 408 to a non-INVITE; its sender times out by itself.
 		if t.watch != nil {

@@ -52,7 +52,7 @@ func TestIPv6Torture(t *testing.T) {
 			callID, _ := raw.Get(sipext.CallID)
 			req := core.await(t, tt.name, callID)
 			bracketMapped(req) // the stub reads with sipgo as well
-			m, _, err := parse(newParser(), msg, sipext.Limits{})
+			m, _, err := parse(r.proxy, msg, sipext.Limits{})
 			if err != nil {
 				t.Fatal(err)
 			}

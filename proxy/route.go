@@ -65,9 +65,7 @@ func (p *Proxy) coreURI(user, transport string) string {
 	return uri
 }
 
-// path is our Path value (RFC 3327 §5.2; RFC 5626 §5.1: the token, and ob).
-func (p *Proxy) path(f *Flow) string { return p.pathOver(f, p.coreTransport()) }
-
+// pathOver is our Path value (RFC 3327 §5.2; RFC 5626 §5.1: the token, and ob).
 func (p *Proxy) pathOver(f *Flow, transport string) string {
 	return "<" + p.coreURI(string(f.token), transport) + ";lr;ob>"
 }

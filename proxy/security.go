@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/emiago/sipgo/sip"
-
 	"epcscf/sipext"
 	"epcscf/turncred"
 )
@@ -57,55 +55,47 @@ func (c credentials) get(name string) string {
 	return v
 }
 
-// without removes parameters.
+// without removes parameters, from c itself too.
 func (c credentials) without(names ...string) credentials {
-	c.params = slices.DeleteFunc(slices.Clone(c.params), func(p sipext.Param) bool { return containsFold(names, p.Name) })
+	c.params = slices.DeleteFunc(c.params, func(p sipext.Param) bool { return containsFold(names, p.Name) })
 	return c
 }
 
 // String writes the credentials anew, so that the next reader sees what this one saw.
 func (c credentials) String() string {
-	all := make([]string, len(c.params))
+	size := len(c.scheme)
+	for _, p := range c.params {
+		size += len(p.Name) + len(p.Value) + len(", =")
+	}
+	b := append(make([]byte, 0, size), c.scheme...)
 	for i, p := range c.params {
-		all[i] = p.Name + "=" + p.Value
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(append(append(b, ' '), p.Name...), '='), p.Value...)
 	}
-	return c.scheme + " " + strings.Join(all, ", ")
+	return string(b)
 }
 
-// cleanCredentials keeps from a UE's Authorization and Proxy-Authorization what the core
-// may read: Digest, and never a word on integrity-protected, which is the edge's
-// (TS 33.203 P.3). Tokens of other schemes are for the edge alone; what does not parse
-// could be read otherwise by the core.
-func cleanCredentials(m sipext.HeaderFields) {
-	for _, name := range []string{"Authorization", "Proxy-Authorization"} {
-		rows := sipext.Rows(m, name)
-		if len(rows) == 0 {
-			continue
-		}
-		var kept []string
-		for _, h := range rows {
-			if c, err := parseCredentials(h.Value()); err == nil && c.isDigest() {
-				kept = append(kept, c.without("integrity-protected").String())
-			}
-		}
-		setRows(m, name, kept...)
+// ownCredentials leaves of a UE's Authorization what the core may read: Digest, and never a
+// word on integrity-protected, which is the edge's (TS 33.203 P.3). Tokens of other schemes
+// are for the edge alone; what does not parse could be read otherwise by the core.
+func ownCredentials(value string) string {
+	c, err := parseCredentials(value)
+	if err != nil || !c.isDigest() {
+		return ""
 	}
+	return c.without("integrity-protected").String()
 }
 
-// dropKeys removes from a challenge the session keys, which are for the edge alone
+// withoutKeys removes from a challenge the session keys, which are for the edge alone
 // (TS 33.203 X.2). A challenge that does not parse could hide them.
-func dropKeys(m sipext.HeaderFields) {
-	rows := sipext.Rows(m, "WWW-Authenticate")
-	if len(rows) == 0 {
-		return
+func withoutKeys(value string) string {
+	c, err := parseCredentials(value)
+	if err != nil {
+		return ""
 	}
-	var kept []string
-	for _, h := range rows {
-		if c, err := parseCredentials(h.Value()); err == nil {
-			kept = append(kept, c.without("ck", "ik").String())
-		}
-	}
-	setRows(m, "WWW-Authenticate", kept...)
+	return c.without("ck", "ik").String()
 }
 
 // claim is who a REGISTER says to be: worth something once the core has accepted it.
@@ -114,25 +104,27 @@ type claim struct {
 	answered bool          // with the response to a challenge
 }
 
-// readClaim reads the Authorization of a REGISTER. Several Digest rows must be one user's.
-func (c *Config) readClaim(req *sip.Request) (claim, error) {
-	var who claim
-	for _, h := range sipext.Rows(req, "Authorization") {
-		cred, err := parseCredentials(h.Value())
+// takeClaim reads the Authorization of a REGISTER and takes it off, for authorize to write
+// anew. Several Digest rows must be one user's.
+func (c *Config) takeClaim(req *sipext.Message) (who claim, given []credentials, err error) {
+	for v := range req.Rows(sipext.Authorization) {
+		cred, err := parseCredentials(v)
 		switch {
 		case cred.scheme != "" && !cred.isDigest():
 			continue // goes no further
 		case err != nil:
-			return claim{}, err
+			return claim{}, nil, err
 		}
 		id := c.impi(cred.get("username"))
 		if who.impi != "" && id != who.impi {
-			return claim{}, errCredentials
+			return claim{}, nil, errCredentials
 		}
 		who.impi = id
 		who.answered = who.answered || id != "" && cred.get("response") != ""
+		given = append(given, cred.without("integrity-protected"))
 	}
-	return who, nil
+	req.Remove(sipext.Authorization)
+	return who, given, nil
 }
 
 // impi completes a Digest username: one without "@" is of the home domain, so that alice
@@ -148,23 +140,16 @@ func (c *Config) impi(username string) turncred.IMPI {
 	return turncred.IMPI(username[:i+1] + strings.ToLower(username[i+1:]))
 }
 
-// protect says in each Authorization of a REGISTER how it is protected (TS 33.203 P.3);
-// what the UE said of it has gone. A core may take tls-yes at its word, so it is said only
-// of the user whom the core has authenticated over this very flow.
-func (c *Config) protect(f *Flow, req *sip.Request) {
-	rows := sipext.Rows(req, "Authorization")
-	values := make([]string, len(rows))
-	for i, h := range rows {
-		values[i] = h.Value()
-		if cred, err := parseCredentials(values[i]); err == nil {
-			if v := c.protection(f, cred, aor(&req.To().Address)); v != "" {
-				cred.params = append(cred.params, sipext.Param{Name: "integrity-protected", Value: `"` + v + `"`})
-				values[i] = cred.String()
-			}
+// authorize writes the credentials of a REGISTER for the core, and says in each how the
+// REGISTER is protected (TS 33.203 P.3); what the UE said of it has gone. A core may take
+// tls-yes at its word, so it is said only of the user whom the core has authenticated over
+// this very flow.
+func (c *Config) authorize(f *Flow, req *sipext.Message, given []credentials, to IMPU) {
+	for _, cred := range given {
+		if v := c.protection(f, cred, to); v != "" {
+			cred.params = append(cred.params, sipext.Param{Name: "integrity-protected", Value: `"` + v + `"`})
 		}
-	}
-	if len(rows) > 0 {
-		setRows(req, "Authorization", values...)
+		req.Add(sipext.Authorization, cred.String())
 	}
 }
 

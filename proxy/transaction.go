@@ -1,7 +1,7 @@
 package proxy
 
 import (
-	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,14 +22,15 @@ type txKey struct {
 
 // serverKey matches requests to server transactions (RFC 3261 §17.2.3). method is the
 // transaction's: an ACK belongs to its INVITE, a CANCEL cancels one.
-func serverKey(flow uint64, req *sip.Request, method sip.RequestMethod) txKey {
-	via := req.Via()
-	branch, _ := via.Params.Get("branch")
+func serverKey(flow uint64, m *sipext.Message, method sip.RequestMethod) txKey {
+	via := m.First(sipext.Via)
+	branch := viaParam(via, "branch")
 	if strings.HasPrefix(branch, sip.RFC3261BranchMagicCookie) {
-		return txKey{flow, branch + "|" + via.SentBy() + "|" + string(method)}
+		return txKey{flow, branch + "|" + viaSentBy(via) + "|" + string(method)}
 	}
 	// An RFC 2543 client: To tag and Request-URI are left out, so its ACK to a 2xx matches too.
-	return txKey{flow, fmt.Sprintf("2543|%s|%s|%d|%s|%s", partyTag(req, "From"), req.CallID().Value(), req.CSeq().SeqNo, via.Value(), method)}
+	seq, _, _ := strings.Cut(m.First(sipext.CSeq), " ")
+	return txKey{flow, strings.Join([]string{"2543", tagOf(m.First(sipext.From)), m.First(sipext.CallID), seq, via, string(method)}, "|")}
 }
 
 // clientKey matches responses to client transactions (RFC 3261 §17.1.3).
@@ -79,7 +80,8 @@ type peer struct {
 	flow      *Flow // nil: the core
 	conn      sip.Connection
 	transport string
-	hop       *hop // that it was chosen as; nil: not chosen by us
+	hop       *hop           // that it was chosen as; nil: not chosen by us
+	source    netip.AddrPort // that a message of the core came from
 }
 
 func (p peer) id() uint64 {
@@ -166,12 +168,9 @@ type watcher interface {
 	unanswered()
 }
 
-// newServerTx enters a transaction into the table and starts its state machine; it
-// returns nil where the flow has too many unanswered requests already.
+// newServerTx enters a transaction into the table and starts its state machine. Of a WIC it
+// is the open request that admitRequest has counted.
 func (p *Proxy) newServerTx(req *sip.Request, from peer, key txKey) *serverTx {
-	if from.flow != nil && !from.flow.addPending(1, p.cfg.Limits.Transactions) {
-		return nil
-	}
 	req.SetTransport(from.transport)
 	t := &serverTx{p: p, from: from, req: req, reply: newReply(req), key: key, canceled: make(chan *sip.Request, 1)}
 	t.ServerTx = sip.NewServerTx(key.id, req, from.conn, p.log)
@@ -197,10 +196,10 @@ func (t *serverTx) send(res *sip.Response) {
 	if res.StatusCode >= 200 {
 		t.final.CompareAndSwap(0, int32(res.StatusCode))
 		if t.keep && t.from.flow != nil {
-			t.from.flow.remember(t.key, res)
+			t.from.flow.remember(t.key, outgoingOf(encode(res)))
 		}
 	}
-	t.p.metrics.responses.WithLabelValues(t.from.side(), classLabel(res.StatusCode)).Inc()
+	t.p.metrics.response(t.from.side(), res.StatusCode)
 	if err := t.Respond(res); err != nil {
 		t.p.log.Debug("response not sent", "flow", t.from.id(), "status", res.StatusCode, "err", err)
 	}
@@ -216,13 +215,18 @@ type refusal struct {
 // answer sends a response of our own.
 func (t *serverTx) answer(status int, phrase string, extra ...sip.Header) {
 	if status >= 300 {
-		t.p.metrics.answered.WithLabelValues(strconv.Itoa(status)).Inc()
-		t.p.log.Debug("request refused", "flow", t.from.id(), "method", string(t.req.Method), "status", status, "reason", phrase)
+		t.p.refused(t.from, string(t.req.Method), status, phrase)
 	}
 	if status >= 200 && t.watch != nil {
 		t.watch.unanswered()
 	}
 	t.send(t.reply.response(status, phrase, extra...))
+}
+
+// refused counts a request that we have answered with an error.
+func (p *Proxy) refused(from peer, method string, status int, phrase string) {
+	p.metrics.answered.WithLabelValues(strconv.Itoa(status)).Inc()
+	p.log.Debug("request refused", "flow", from.id(), "method", method, "status", status, "reason", phrase)
 }
 
 func (t *serverTx) refuse(r *refusal) { t.answer(r.status, r.phrase, r.extra...) }
@@ -300,6 +304,12 @@ func (c *clientTx) feed() {
 			return
 		}
 	}
+}
+
+// via is our Via in a message that was scanned.
+func (p *Proxy) via(transport, branch string) string {
+	host, port := p.sentBy(transport)
+	return "SIP/2.0/" + transport + " " + host + ":" + strconv.Itoa(port) + ";branch=" + branch
 }
 
 // pushVia adds our Via. loop, which may be empty, ends the branch (RFC 5393 §4.2.2).

@@ -36,6 +36,8 @@ var (
 	viaValueSet = charsetOf(tokenChars + "[]:=/")
 	hostnameSet = charsetOf(alpha + digits + "-._")
 	ipv6Set     = charsetOf("0123456789abcdefABCDEF:.")
+	// plainSet is what a quoted-string holds as it is, and nearly all of them are made of.
+	plainSet = charsetOf(tokenChars + " !#$&()/,:;<=>?@[]^{|}")
 )
 
 // holds reports whether s has characters of the set only, at least one.
@@ -104,8 +106,11 @@ func unquote(s string) (string, error) {
 	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' || !utf8.ValidString(s) {
 		return "", errQuoted
 	}
-	var b strings.Builder
 	body := s[1 : len(s)-1]
+	if plainSet.holds(body) || body == "" {
+		return body, nil
+	}
+	var b strings.Builder
 	for i := 0; i < len(body); i++ {
 		c := body[i]
 		if c == '\\' {

@@ -72,19 +72,37 @@ func hasOptionTag(m HeaderFields, tag string) bool {
 // header field that is left empty goes.
 func StripOptionTag(m HeaderFields, tag string) {
 	for _, name := range tagHeaders {
-		stripOptionTag(m, name, tag)
+		rows := Rows(m, name)
+		if !slices.ContainsFunc(rows, func(h sip.Header) bool { return WithoutOptionTags(h.Value(), tag) != h.Value() }) {
+			continue
+		}
+		Strip(m, name)
+		for _, h := range rows {
+			if left := WithoutOptionTags(h.Value(), tag); left != "" {
+				m.AppendHeader(sip.NewHeader(name, left))
+			}
+		}
 	}
 }
 
-// stripOptionTag removes a tag from a list of them; an emptied header goes.
-func stripOptionTag(m HeaderFields, name, tag string) {
-	tags := List(m, name)
-	kept := slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return strings.EqualFold(t, tag) })
-	if len(kept) == len(tags) {
-		return
+// WithoutOptionTags returns a list of option tags without some; a list that has none of
+// them comes back as it is.
+func WithoutOptionTags(list string, tags ...string) string {
+	unwanted := func(e string) bool {
+		return slices.ContainsFunc(tags, func(tag string) bool { return strings.EqualFold(trimLWS(e), tag) })
 	}
-	Strip(m, name)
-	if len(kept) > 0 {
-		m.AppendHeader(sip.NewHeader(name, strings.Join(kept, ", ")))
+	found := false
+	for e := range strings.SplitSeq(list, ",") {
+		found = found || unwanted(e)
 	}
+	if !found {
+		return list
+	}
+	var kept []string
+	for e := range strings.SplitSeq(list, ",") {
+		if e = trimLWS(e); e != "" && !unwanted(e) {
+			kept = append(kept, e)
+		}
+	}
+	return strings.Join(kept, ", ")
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -202,23 +203,43 @@ func (c *TurnCred) setParam(name, val string, hasValue bool) (err error) {
 // it sent is ignored. A repeated or malformed header is an error that wraps ErrTurnCred.
 func TurnCredWanted(req *sip.Request) (bool, error) {
 	c, ok, err := TurnCredOf(req)
-	if err != nil {
-		return false, err
+	return wanted(c, ok || hasOptionTag(req, OptionTag), err)
+}
+
+// TurnCredWanted is TurnCredWanted of a scanned request.
+func (m *Message) TurnCredWanted() (bool, error) {
+	c, ok, err := turnCredOf(slices.Collect(m.Rows(TurnCredField)))
+	for i := range m.Fields {
+		switch f := &m.Fields[i]; f.ID {
+		case Supported, Require, ProxyRequire:
+			ok = ok || WithoutOptionTags(f.Value, OptionTag) != f.Value
+		}
 	}
-	if ok && c.Kind == KindUnavailable {
-		return false, fmt.Errorf("%w: a request cannot say unavailable", ErrTurnCred)
+	return wanted(c, ok, err)
+}
+
+func wanted(c TurnCred, asked bool, err error) (bool, error) {
+	if err == nil && c.Kind == KindUnavailable {
+		err = fmt.Errorf("%w: a request cannot say unavailable", ErrTurnCred)
 	}
-	return ok || hasOptionTag(req, OptionTag), nil
+	return asked && err == nil, err
 }
 
 // TurnCredOf returns the header of a message, if it has one. The error wraps ErrTurnCred.
 func TurnCredOf(m HeaderFields) (c TurnCred, ok bool, err error) {
-	rows := Rows(m, TurnCredHeader)
+	var rows []string
+	for _, h := range Rows(m, TurnCredHeader) {
+		rows = append(rows, h.Value())
+	}
+	return turnCredOf(rows)
+}
+
+func turnCredOf(rows []string) (c TurnCred, ok bool, err error) {
 	switch len(rows) {
 	case 0:
 		return TurnCred{}, false, nil
 	case 1:
-		c, err = ParseTurnCred(rows[0].Value())
+		c, err = ParseTurnCred(rows[0])
 		return c, err == nil, err
 	}
 	return TurnCred{}, false, fmt.Errorf("%w: %d rows, want one", ErrTurnCred, len(rows))
@@ -227,9 +248,7 @@ func TurnCredOf(m HeaderFields) (c TurnCred, ok bool, err error) {
 // StripTurnCred removes the header and the option tag in every spelling.
 func StripTurnCred(m HeaderFields) {
 	Strip(m, TurnCredHeader)
-	for _, name := range tagHeaders {
-		stripOptionTag(m, name, OptionTag)
-	}
+	StripOptionTag(m, OptionTag)
 }
 
 // AddTurnCred puts the header on a response. The error wraps ErrTurnCred.

@@ -39,6 +39,12 @@ type Provisioner interface {
 	Revoke(ctx context.Context, s Scope) error
 }
 
+// Immediate is implemented by what may say that it waits for nobody: of a Provisioner, that
+// Provision computes and returns.
+type Immediate interface {
+	Immediate() bool
+}
+
 // Reason says to a WIC why it got no credential; the values stand in the SIP header.
 type Reason string
 

@@ -28,6 +28,12 @@ func NewIssuer(m *turncred.Minter, kid turncred.KeyID, sink Sink) *Issuer {
 	return &Issuer{Minter: m, kid: kid, sink: sink}
 }
 
+// Immediate implements turncred.Immediate, as the sink says.
+func (i *Issuer) Immediate() bool {
+	s, ok := i.sink.(turncred.Immediate)
+	return ok && s.Immediate()
+}
+
 // Provision implements turncred.Provisioner. It returns after the relay has
 // acknowledged, or by ctx's deadline with reason relay-unreachable.
 func (i *Issuer) Provision(ctx context.Context, r turncred.Request) (turncred.Credential, error) {

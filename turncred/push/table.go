@@ -64,6 +64,9 @@ func OpenTable(ctx context.Context, realm turncred.Realm, log CredentialLog, now
 	return t, nil
 }
 
+// Immediate implements turncred.Immediate: a record is written when Put returns.
+func (t *Table) Immediate() bool { return true }
+
 // Put implements Sink.
 func (t *Table) Put(ctx context.Context, r Record) error {
 	return t.put(ctx, nil, []Record{r})[0]

@@ -59,6 +59,9 @@ func NewIssuer(m *turncred.Minter, ring *turncred.KeyRing, alg Algorithm) *Issue
 	return &Issuer{Minter: m, ring: ring, alg: alg}
 }
 
+// Immediate implements turncred.Immediate: there is nobody to wait for.
+func (i *Issuer) Immediate() bool { return true }
+
 // Provision implements turncred.Provisioner; it computes and never waits.
 func (i *Issuer) Provision(_ context.Context, r turncred.Request) (turncred.Credential, error) {
 	key, err := i.ring.Signing(i.Now())

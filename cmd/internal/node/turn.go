@@ -136,6 +136,12 @@ func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
 	return nil
 }
 
+// Immediate implements turncred.Immediate, as the approach in use does.
+func (t *turnSide) Immediate() bool {
+	i, ok := (*t.issuer.Load()).(turncred.Immediate)
+	return ok && i.Immediate()
+}
+
 // Provision implements turncred.Provisioner.
 func (t *turnSide) Provision(ctx context.Context, r turncred.Request) (turncred.Credential, error) {
 	return (*t.issuer.Load()).Provision(ctx, r)
