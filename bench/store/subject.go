@@ -15,6 +15,7 @@ import (
 
 	"epcscf/store"
 	"epcscf/store/bolt"
+	"epcscf/store/wal"
 	"epcscf/turncred"
 	"epcscf/turncred/push"
 )
@@ -58,7 +59,7 @@ type kind struct {
 	open func(ctx context.Context, dir string) (*subject, error)
 }
 
-var kinds = []kind{{"bolt", openBolt}}
+var kinds = []kind{{"wal", openWAL}, {"bolt", openBolt}}
 
 func newKEKs() (*store.KEKs, error) {
 	return store.NewKEKs(store.KEK{ID: "bench", Secret: turncred.NewSecret(make([]byte, 32))})
@@ -91,6 +92,42 @@ func openBolt(ctx context.Context, dir string) (*subject, error) {
 			return again, err
 		},
 		close: func() error { return s.Close() },
+	}, nil
+}
+
+// walLog gives a wal.Log the names of the others' methods.
+type walLog struct{ *wal.Log }
+
+func (l walLog) PutCredentials(ctx context.Context, rs []push.Record) error { return l.Put(ctx, rs) }
+
+func (l walLog) EachCredential(ctx context.Context, f func(push.Record) error) error {
+	return l.Load(ctx, f)
+}
+
+func openWAL(_ context.Context, dir string) (*subject, error) {
+	keks, err := newKEKs()
+	if err != nil {
+		return nil, err
+	}
+	cfg := wal.Config{Dir: filepath.Join(dir, "wal"), KEKs: keks}
+	l, err := wal.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &subject{
+		log:   walLog{l},
+		bytes: func(context.Context) (int64, error) { return sizeOf(cfg.Dir) },
+		reopen: func(context.Context) (log, error) {
+			if err := l.Close(); err != nil {
+				return nil, err
+			}
+			again, err := wal.Open(cfg)
+			if err == nil {
+				l = again
+			}
+			return walLog{again}, err
+		},
+		close: func() error { return l.Close() },
 	}, nil
 }
 

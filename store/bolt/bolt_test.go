@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"epcscf/store"
+	"epcscf/store/internal/groupcommit"
 	"epcscf/store/internal/keyvalue"
 	"epcscf/store/storetest"
 	"epcscf/turncred"
@@ -20,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if file := os.Getenv(childFile); file != "" {
+	if file := storetest.ChildPath(); file != "" {
 		child(file)
 		return
 	}
@@ -102,20 +103,12 @@ func TestGroupCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := errors.New("bad")
-	put := func(key string, err error) *job {
-		return &job{err: make(chan error, 1), f: func(tx keyvalue.Tx) error {
-			return errors.Join(tx.Put("users", key, []byte("x")), err)
-		}}
+	put := func(key string, err error) update {
+		return func(tx keyvalue.Tx) error { return errors.Join(tx.Put("users", key, []byte("x")), err) }
 	}
-	a, b, c := put("a", nil), put("b", bad), put("c", nil)
-	e.commit([]*job{a, b, c})
-	for name, tt := range map[string]struct {
-		j    *job
-		want error
-	}{"a": {a, nil}, "b": {b, bad}, "c": {c, nil}} {
-		if err := <-tt.j.err; !errors.Is(err, tt.want) {
-			t.Errorf("%s: %v, want %v", name, err, tt.want)
-		}
+	errs := e.commit([]update{put("a", nil), put("b", bad), put("c", nil)})
+	if errs[0] != nil || !errors.Is(errs[1], bad) || errs[2] != nil {
+		t.Errorf("commit = %v, want the error of b alone", errs)
 	}
 	err = e.View(func(tx keyvalue.Tx) error {
 		if tx.Get("users", "a") == nil || tx.Get("users", "b") != nil || tx.Get("users", "c") == nil {
@@ -152,8 +145,8 @@ func TestGroupCommit(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := e.Update(t.Context(), func(keyvalue.Tx) error { return nil }); !errors.Is(err, errClosed) {
-		t.Errorf("Update after Close = %v, want errClosed", err)
+	if err := e.Update(t.Context(), func(keyvalue.Tx) error { return nil }); !errors.Is(err, groupcommit.ErrClosed) {
+		t.Errorf("Update after Close = %v, want ErrClosed", err)
 	}
 }
 
