@@ -36,7 +36,12 @@ func newKamailio(t *testing.T) *kamailio {
 	pc, ln := socketPair(t)
 	k := &kamailio{t: t, path: path, dir: t.TempDir(), addr: addrOf(pc.LocalAddr())}
 	_, _ = pc.Close(), ln.Close()
-	t.Cleanup(k.kill)
+	t.Cleanup(func() {
+		k.kill()
+		if log, err := os.ReadFile(filepath.Join(k.dir, "log")); err == nil && t.Failed() {
+			t.Logf("kamailio says: %s", log[max(0, len(log)-4000):])
+		}
+	})
 	return k
 }
 

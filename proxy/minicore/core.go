@@ -30,10 +30,15 @@ type Config struct {
 	// serves where a REGISTER names no expiry.
 	MinExpires, MaxExpires time.Duration
 	// Algorithms are the digest algorithms offered, a challenge each, in this order;
-	// default MD5, then SHA-256. RFC 8760 §2.3 would have the strongest first, but
-	// browsers' SIP stacks know MD5 only and look at the first row.
+	// default SHA-256, then MD5: the strongest first (RFC 8760 §2.3). Browsers' SIP stacks
+	// know MD5 only, and of several challenges they take the last.
 	Algorithms []string
 	NonceLife  time.Duration // a nonce older than this is stale; default 5 min
+	// TrustedEdges are the addresses of eP-CSCFs whose word it takes that a user has been
+	// authenticated: a REGISTER from there with integrity-protected="auth-done" gets no
+	// challenge (Trusted Node Authentication, TS 24.292 clause 6, known to us by TS 33.203
+	// X.3). None by default: whoever can send from such an address is any user.
+	TrustedEdges []netip.Addr
 	// RecordRoute keeps the core in the path of dialogs, as real S-CSCFs are.
 	RecordRoute bool
 	Logger      *slog.Logger     // default: discard
@@ -79,7 +84,7 @@ func New(cfg Config) (*Core, error) {
 		return nil, fmt.Errorf("minicore: MinExpires %v and MaxExpires %v leave no room", cfg.MinExpires, cfg.MaxExpires)
 	}
 	if cfg.Algorithms == nil {
-		cfg.Algorithms = []string{"MD5", "SHA-256"}
+		cfg.Algorithms = []string{"SHA-256", "MD5"}
 	}
 	for _, a := range cfg.Algorithms {
 		if !slices.Contains([]string{"MD5", "SHA-256", "SHA-512-256"}, a) {

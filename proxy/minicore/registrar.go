@@ -2,6 +2,7 @@ package minicore
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +34,10 @@ func (c *Core) register(req *sip.Request) *sip.Response {
 	}
 	// Steps 3 and 4: who it is, and whether it may register this AOR. The From
 	// differs in a third-party registration, which this core has no use for.
-	user, v := c.auth.check(req)
+	user, v := c.vouchedFor(req)
+	if v != accepted {
+		user, v = c.auth.check(req)
+	}
 	switch v {
 	case malformed:
 		return reply(req, sip.StatusBadRequest, "Bad Request: malformed Authorization")
@@ -60,6 +64,29 @@ func (c *Core) register(req *sip.Request) *sip.Response {
 	}
 	c.log.Info("register", "impu", aor, "status", res.StatusCode, "call_id", callID(req), "bindings", len(c.where.of(aor)))
 	return res
+}
+
+// vouchedFor returns the user whom a trusted eP-CSCF has authenticated itself.
+func (c *Core) vouchedFor(req *sip.Request) (user string, v verdict) {
+	from, err := netip.ParseAddrPort(req.Source())
+	if err != nil || !slices.Contains(c.cfg.TrustedEdges, from.Addr().Unmap()) {
+		return "", rejected
+	}
+	for _, row := range sipext.Rows(req, "Authorization") {
+		scheme, rest, _ := strings.Cut(row.Value(), " ")
+		params, err := sipext.ParseAuthParams(rest)
+		if err != nil || !strings.EqualFold(scheme, "Digest") {
+			continue
+		}
+		name, _ := params.Get("username")
+		realm, _ := params.Get("realm")
+		protected, _ := params.Get("integrity-protected")
+		user := strings.TrimSuffix(name, "@"+c.cfg.Domain)
+		if _, known := c.cfg.Users[user]; known && realm == c.cfg.Domain && protected == "auth-done" {
+			return user, accepted
+		}
+	}
+	return "", rejected
 }
 
 // bind applies the contacts. It returns nil where all went well.

@@ -2,6 +2,7 @@ package minicore
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -59,17 +60,46 @@ func TestRegister(t *testing.T) {
 	}
 }
 
-// The first row is what browsers' SIP stacks look at, and they know MD5 only.
+// The strongest first (RFC 8760 §2.3); browsers' SIP stacks take the last row and know MD5 only.
 func TestChallengeRows(t *testing.T) {
 	p := newPhone(t, "alice", "udp", start(t, nil).udp)
 	p.request("REGISTER", "sip:"+domain, p.registerRows(p.bound())...)
 	res := p.response("REGISTER", 401)
 	rows := res.GetHeaders("WWW-Authenticate")
-	if len(rows) != 2 || !strings.Contains(rows[0].Value(), "algorithm=MD5") || !strings.Contains(rows[1].Value(), "algorithm=SHA-256") {
+	if len(rows) != 2 || !strings.Contains(rows[0].Value(), "algorithm=SHA-256") || !strings.Contains(rows[1].Value(), "algorithm=MD5") {
 		t.Errorf("WWW-Authenticate rows = %v", rows)
 	}
 	if !strings.Contains(rows[0].Value(), `qop="auth"`) || !strings.Contains(rows[0].Value(), `realm="ims.test"`) {
 		t.Errorf("challenge = %s", rows[0].Value())
+	}
+}
+
+// TestTrustedEdge: an eP-CSCF's word that it has authenticated a user (TS 33.203 X.3) counts
+// where it comes from a listed address, whole and for a user of this domain. Else: challenge.
+func TestTrustedEdge(t *testing.T) {
+	const done = `Authorization: Digest username="alice@ims.test", realm="ims.test", nonce="", uri="sip:ims.test", response="", integrity-protected="auth-done"`
+	here := netip.MustParseAddr("127.0.0.1")
+	for _, tt := range []struct {
+		name    string
+		trusted []netip.Addr
+		row     string
+		want    int
+	}{
+		{"trusted", []netip.Addr{here}, done, 200},
+		{"nobody is trusted", nil, done, 401},
+		{"another is trusted", []netip.Addr{netip.MustParseAddr("127.0.0.2")}, done, 401},
+		{"another word", []netip.Addr{here}, strings.Replace(done, "auth-done", "tls-yes", 1), 401},
+		{"another realm", []netip.Addr{here}, strings.Replace(done, `realm="ims.test"`, `realm="other.test"`, 1), 401},
+		{"an unknown user", []netip.Addr{here}, strings.Replace(done, "alice@", "mallory@", 1), 401},
+		{"another scheme", []netip.Addr{here}, strings.Replace(done, "Digest", "Bearer", 1), 400},
+		{"a parameter twice", []netip.Addr{here}, done + `, realm="ims.test"`, 401},
+		{"another user's identity", []netip.Addr{here}, strings.Replace(done, "alice@", "bob@", 1), 403},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPhone(t, "alice", "udp", start(t, func(c *Config) { c.TrustedEdges = tt.trusted }).udp)
+			p.request("REGISTER", "sip:"+domain, p.registerRows(p.bound(), tt.row)...)
+			p.response("REGISTER", tt.want)
+		})
 	}
 }
 

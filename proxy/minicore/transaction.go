@@ -102,6 +102,7 @@ func (c *Core) dispatch(m sip.Message, src netip.AddrPort, from peer) {
 			return
 		}
 		noteSource(m, src)
+		m.SetSource(src.String()) // whose word it is, where the registrar trusts some
 		c.dispatchRequest(m, replyTo(m, src, from))
 	}
 }
