@@ -107,7 +107,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 			for _, c := range creds {
 				forbid(t, "the wire to the core", wire.String(), "a Tid", c.Tid)
 			}
-			responses := regexp.MustCompile(`response="([0-9a-f]{32})"`).FindAllStringSubmatch(wire.String(), -1)
+			responses := regexp.MustCompile(`response="([0-9a-f]{32,64})"`).FindAllStringSubmatch(wire.String(), -1)
 			if len(responses) == 0 {
 				t.Fatal("no digest response on the wire")
 			}
