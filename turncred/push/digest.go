@@ -47,6 +47,9 @@ type tally map[int64]Sum
 
 func minute(t time.Time) int64 { return t.Unix() / int64(period/time.Second) }
 
+// forgotten is the minute before which a tally need not reach: no clock is that far ahead.
+func forgotten(now time.Time) int64 { return minute(now.Add(-time.Hour)) }
+
 func (t tally) add(until time.Time, hash uint64) {
 	t[minute(until)] = t[minute(until)].plus(Sum{1, hash})
 }

@@ -23,7 +23,8 @@ type Issuer struct {
 
 var _ turncred.Provisioner = (*Issuer)(nil)
 
-// NewIssuer returns an issuer that writes to sink; kid names the Tid's key.
+// NewIssuer returns an issuer that writes to sink; kid names the Tid's key. Where sink is a
+// Placer a credential has the URIs of the relays that know it, and no others.
 func NewIssuer(m *turncred.Minter, kid turncred.KeyID, sink Sink) *Issuer {
 	return &Issuer{Minter: m, kid: kid, sink: sink}
 }
@@ -44,10 +45,15 @@ func (i *Issuer) Provision(ctx context.Context, r turncred.Request) (turncred.Cr
 	if c.Password, err = randomPassword(); err != nil {
 		return turncred.Credential{}, unavailable(turncred.ReasonDisabled, err)
 	}
-	err = i.sink.Put(ctx, Record{
+	record := Record{
 		Tid: c.Tid, Username: c.Username, Realm: c.Realm, Texp: c.Texp, Identity: c.Identity,
 		Key: turncred.NewLongTermKey(c.Username, c.Realm, c.Password),
-	})
+	}
+	if p, ok := i.sink.(Placer); ok {
+		c.URIs, err = p.Place(ctx, record)
+	} else {
+		err = i.sink.Put(ctx, record)
+	}
 	if err != nil {
 		return turncred.Credential{}, unavailable(turncred.ReasonRelayUnreachable, fmt.Errorf("push %s: %w", c.Tid, err))
 	}

@@ -3,6 +3,7 @@ package push
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -47,4 +48,81 @@ func newServerMetrics(reg prometheus.Registerer) *serverMetrics {
 
 func (m *serverMetrics) count(op string, status int) {
 	m.requests.WithLabelValues(op, strconv.Itoa(status)).Inc()
+}
+
+// fleetMetrics count what an edge writes.
+type fleetMetrics struct {
+	writes    *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
+	snapshots *prometheus.CounterVec
+	lost      *prometheus.CounterVec
+}
+
+func newFleetMetrics(reg prometheus.Registerer, ms []*member, now func() time.Time) *fleetMetrics {
+	f := &fleetMetrics{
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "epcscf_push_writes_total", Help: "Credentials written to a relay, by result: acknowledged or failed.",
+		}, []string{"relay", "result"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "epcscf_push_write_seconds", Help: "Time until a relay has acknowledged a credential.", Buckets: writeBuckets,
+		}, []string{"relay"}),
+		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "epcscf_push_snapshots_total", Help: "Snapshots sent to a relay that lacked something.",
+		}, []string{"relay"}),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "epcscf_push_revocations_lost_total", Help: "Revocations that a relay was never told before what they hit had expired.",
+		}, []string{"relay"}),
+	}
+	for _, m := range ms {
+		for _, result := range []string{"acknowledged", "failed"} {
+			f.writes.WithLabelValues(m.Name, result)
+		}
+		f.seconds.WithLabelValues(m.Name)
+		f.snapshots.WithLabelValues(m.Name)
+		f.lost.WithLabelValues(m.Name)
+	}
+	if reg == nil {
+		return f
+	}
+	reg.MustRegister(f.writes, f.seconds, f.snapshots, f.lost)
+	for _, m := range ms {
+		m.register(reg, now)
+	}
+	return f
+}
+
+func (f *fleetMetrics) wrote(relay string, err error, d time.Duration) {
+	if err != nil {
+		f.writes.WithLabelValues(relay, "failed").Inc()
+		return
+	}
+	f.writes.WithLabelValues(relay, "acknowledged").Inc()
+	f.seconds.WithLabelValues(relay).Observe(d.Seconds())
+}
+
+// register has the gauges of one relay read when they are asked for.
+func (m *member) register(reg prometheus.Registerer, now func() time.Time) {
+	gauge := func(name, help string, value func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: name, Help: help, ConstLabels: prometheus.Labels{"relay": m.Name},
+		}, func() float64 {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return value()
+		}))
+	}
+	gauge("epcscf_push_relay_up", "1 while the relay answers at its credential interface.", func() float64 {
+		if m.up {
+			return 1
+		}
+		return 0
+	})
+	gauge("epcscf_push_clock_skew_seconds", "The relay's clock less ours; over 5 either way wants an operator.", func() float64 { return m.skew.Seconds() })
+	gauge("epcscf_push_revocations_pending", "Revocations in the journal that the relay has yet to be told.", func() float64 { return float64(len(m.owed)) })
+	gauge("epcscf_push_revocation_oldest_seconds", "How long the oldest of them has waited; those of an earlier life count from the start.", func() float64 {
+		if len(m.owed) == 0 {
+			return 0
+		}
+		return now().Sub(m.owed[0].since).Seconds()
+	})
 }

@@ -185,7 +185,7 @@ func (s *Server) state(p Peer, m int64) State {
 	s.mu.Lock()
 	b := s.books[p]
 	if b != nil {
-		st.Revocations = b.revocations.tally.after(m, minute(now)-1)
+		st.Revocations = b.revocations.tally.after(m, forgotten(now))
 	}
 	s.mu.Unlock()
 	if b != nil {

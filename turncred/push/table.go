@@ -153,7 +153,7 @@ func (t *Table) pruneLocked(now time.Time) {
 func (t *Table) sum(b *book, m int64) Sum {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return b.credentials.after(m, minute(t.now())-1)
+	return b.credentials.after(m, forgotten(t.now()))
 }
 
 // Len returns the number of records, expired ones that no sweep met yet included.
