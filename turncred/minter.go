@@ -158,3 +158,14 @@ func (m *Minter) Revoke(ctx context.Context, s Scope) error {
 	}
 	return nil
 }
+
+// RevokeTid takes back one credential, of which nothing is good after until. The error is a
+// *RevokeError.
+func (m *Minter) RevokeTid(ctx context.Context, tid Tid, until time.Time) error {
+	r := Revocation{Tid: tid, Until: until}
+	tell := func(ctx context.Context) error { return m.cfg.Revoker.Revoke(ctx, r) }
+	if err := tell(ctx); err != nil {
+		return &RevokeError{Err: err, Again: tell, Until: r.Until}
+	}
+	return nil
+}

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -85,6 +86,20 @@ func (i *Issuer) Issue(r turncred.Request) (Token, error) {
 		return Token{}, err
 	}
 	return Token{KeyID: k.ID, Raw: raw, MACKey: macKey, Expires: now.Add(life), Lifetime: life, Identity: id}, nil
+}
+
+// RevokeToken takes back one token, whoever brings it. What is no token of this server and of
+// our keys is passed over. The error is a *turncred.RevokeError.
+func (i *Issuer) RevokeToken(ctx context.Context, raw []byte) error {
+	for _, k := range i.ring.order {
+		if k.Foreign {
+			continue
+		}
+		if c, err := k.open(i.serverName, raw); err == nil {
+			return i.RevokeTid(ctx, tidOf(k.ID, raw), c.Issued.Add(c.Lifetime+Delta))
+		}
+	}
+	return nil
 }
 
 func (i *Issuer) sealer(k *ringKey) *Sealer {
