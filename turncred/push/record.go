@@ -40,7 +40,8 @@ type Placer interface {
 	Place(ctx context.Context, r Record) (uris []string, err error)
 }
 
-// CredentialLog is where a relay keeps its credentials through a restart.
+// CredentialLog is where a relay keeps its credentials through a restart. It is safe for
+// concurrent use; one that syncs to disk does so once for all who wait.
 type CredentialLog interface {
 	// Put returns when rs are on disk, all of them or, with an error, perhaps some.
 	Put(ctx context.Context, rs []Record) error

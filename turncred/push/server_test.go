@@ -405,39 +405,6 @@ func TestDiskFails(t *testing.T) {
 	}
 }
 
-// TestGroupCommit: what comes while the disk is busy goes to it together.
-func TestGroupCommit(t *testing.T) {
-	log := &memoryLog{entered: make(chan struct{}), leave: make(chan struct{})}
-	table, err := OpenTable(t.Context(), testRealm, log, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rs := records(t, 50)
-	done := make(chan error, len(rs))
-	put := func(r Record) { done <- table.Put(context.Background(), r) }
-	go put(rs[0])
-	<-log.entered
-	for _, r := range rs[1:] {
-		go put(r)
-	}
-	eventually(t, "all wait", func() bool {
-		table.log.mu.Lock()
-		defer table.log.mu.Unlock()
-		return len(table.log.waiting) == len(rs)-1
-	})
-	log.leave <- struct{}{}
-	<-log.entered
-	log.leave <- struct{}{}
-	for range rs {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-	if log.puts != 2 || len(log.records) != len(rs) {
-		t.Errorf("%d records in %d writes, want %d in 2", len(log.records), log.puts, len(rs))
-	}
-}
-
 // TestRelayRestart: credentials and epochs outlive the process.
 func TestRelayRestart(t *testing.T) {
 	file := t.TempDir() + "/epochs.json"

@@ -20,7 +20,7 @@ const pruneEvery = 1024
 type Table struct {
 	realm turncred.Realm
 	now   func() time.Time
-	log   *groupCommit // nil: in memory only
+	log   CredentialLog // nil: in memory only
 
 	mu         sync.RWMutex // guards the fields below
 	records    map[turncred.Tid]entry
@@ -60,7 +60,7 @@ func OpenTable(ctx context.Context, realm turncred.Realm, log CredentialLog, now
 	if err != nil {
 		return nil, fmt.Errorf("load credentials: %w", err)
 	}
-	t.log, t.untilSweep = &groupCommit{log: log}, max(pruneEvery, len(t.records))
+	t.log, t.untilSweep = log, max(pruneEvery, len(t.records))
 	return t, nil
 }
 
@@ -102,7 +102,7 @@ func (t *Table) put(ctx context.Context, owner *book, rs []Record) []error {
 	}
 	// A record authenticates before it is on disk, but nobody has its password until Put
 	// has returned.
-	if err := t.log.put(ctx, fresh); err != nil {
+	if err := t.log.Put(ctx, fresh); err != nil {
 		for _, i := range at {
 			errs[i] = fmt.Errorf("keep credentials: %w", err)
 		}
