@@ -53,6 +53,9 @@ func modeError(name string, mode fs.FileMode) error {
 	return fmt.Errorf("%s: mode %04o lets others read a secret: chmod 600 it", name, mode.Perm())
 }
 
+// ReplaceFile writes a file of mode 0600 in one step.
+func ReplaceFile(name string, data []byte) error { return writeFile(name, data, 0o600) }
+
 // FileError words why a file could not be read.
 func FileError(name string, err error) error {
 	switch {
