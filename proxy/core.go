@@ -34,7 +34,7 @@ type coreLink struct {
 	once    sync.Once     // closes serving
 
 	mu      sync.Mutex // guards what follows
-	udp     net.PacketConn
+	udp     datagrams
 	conns   map[*tcpPeer]struct{}
 	dialed  map[hopAddr]*tcpPeer
 	dialing map[hopAddr]*dialing
@@ -66,7 +66,8 @@ const (
 )
 
 // serve reads both sockets until ctx ends.
-func (l *coreLink) serve(ctx context.Context, udp net.PacketConn, tcp net.Listener) error {
+func (l *coreLink) serve(ctx context.Context, pc net.PacketConn, tcp net.Listener) error {
+	udp := datagramsOf(pc)
 	l.mu.Lock()
 	l.udp = udp
 	l.mu.Unlock()
@@ -117,10 +118,10 @@ func (l *coreLink) closeConns() {
 	}
 }
 
-func (l *coreLink) readUDP(udp net.PacketConn) error {
+func (l *coreLink) readUDP(udp datagrams) error {
 	buf := make([]byte, maxCoreMessage)
 	for {
-		n, addr, err := udp.ReadFrom(buf)
+		n, from, err := udp.ReadFromUDPAddrPort(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return err
 		}
@@ -132,10 +133,7 @@ func (l *coreLink) readUDP(udp net.PacketConn) error {
 		if isKeepAlive(buf[:n]) {
 			continue
 		}
-		from, err := netip.ParseAddrPort(addr.String())
-		if err != nil {
-			continue
-		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		l.take(buf[:n], udpPeer{pc: udp, addr: from}, "UDP", from)
 	}
 }
@@ -303,7 +301,7 @@ func (p peer) gone() <-chan struct{} {
 // udpPeer is the core's address behind our UDP socket.
 type udpPeer struct {
 	noRef
-	pc   net.PacketConn
+	pc   datagrams
 	addr netip.AddrPort
 }
 
@@ -320,6 +318,39 @@ func (u udpPeer) Close() error { return nil }
 func (u udpPeer) WriteMsg(m sip.Message) error { return u.write(encode(m)) }
 
 func (u udpPeer) write(b []byte) error {
-	_, err := u.pc.WriteTo(b, net.UDPAddrFromAddrPort(u.addr))
+	_, err := u.pc.WriteToUDPAddrPort(b, u.addr)
 	return err
+}
+
+// datagrams is what of a *net.UDPConn is used: it names addresses without allocating them.
+type datagrams interface {
+	net.PacketConn
+	ReadFromUDPAddrPort(b []byte) (n int, from netip.AddrPort, err error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
+}
+
+// datagramsOf returns pc as datagrams, by way of net.Addr where it is another socket than
+// *net.UDPConn; nil: there is none.
+func datagramsOf(pc net.PacketConn) datagrams {
+	if d, ok := pc.(datagrams); ok || pc == nil {
+		return d
+	}
+	return otherPacketConn{pc}
+}
+
+type otherPacketConn struct{ net.PacketConn }
+
+// ReadFromUDPAddrPort implements datagrams.
+func (o otherPacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	n, addr, err := o.ReadFrom(b)
+	if err != nil {
+		return n, netip.AddrPort{}, err
+	}
+	from, err := netip.ParseAddrPort(addr.String())
+	return n, from, err
+}
+
+// WriteToUDPAddrPort implements datagrams.
+func (o otherPacketConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	return o.WriteTo(b, net.UDPAddrFromAddrPort(to))
 }

@@ -61,11 +61,7 @@ func partyTag(m sipext.HeaderFields, name string) string { return tagOf(first(m,
 
 // tagOf returns the tag of a From or To.
 func tagOf(party string) string {
-	a, err := sipext.ParseAddress(party)
-	if err != nil {
-		return ""
-	}
-	tag, _ := a.Params.Get("tag")
+	tag, _ := sipext.AddressParam(party, "tag")
 	return tag
 }
 
@@ -144,13 +140,12 @@ func aor(u *sip.Uri) IMPU {
 	if u.Scheme != "sip" && u.Scheme != "sips" {
 		return IMPU(u.String())
 	}
-	s := u.Scheme + ":"
+	at, colon, port := "", "", ""
 	if u.User != "" {
-		s += u.User + "@"
+		at = "@"
 	}
-	s += strings.ToLower(u.Host)
 	if u.Port > 0 {
-		s += ":" + strconv.Itoa(u.Port)
+		colon, port = ":", strconv.Itoa(u.Port)
 	}
-	return IMPU(s)
+	return IMPU(u.Scheme + ":" + u.User + at + strings.ToLower(u.Host) + colon + port)
 }

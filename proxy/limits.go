@@ -138,6 +138,5 @@ func tooLong(req *sip.Request) bool {
 
 // warning is a Warning of ours (RFC 3261 §20.43).
 func (p *Proxy) warning(text string) sip.Header {
-	host, _ := p.sentBy("")
-	return sip.NewHeader("Warning", `399 `+host+` "`+strings.ReplaceAll(text, `"`, "'")+`"`)
+	return sip.NewHeader("Warning", `399 `+p.plain.host+` "`+strings.ReplaceAll(text, `"`, "'")+`"`)
 }

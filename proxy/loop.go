@@ -14,7 +14,7 @@ import (
 // two WICs of this edge.
 func (p *Proxy) loopMark(m *sipext.Message) string {
 	var h maphash.Hash
-	h.SetSeed(p.loopSeed)
+	h.SetSeed(p.seed)
 	write := func(s string) {
 		_, _ = h.WriteString(s)
 		_ = h.WriteByte(0)
@@ -28,7 +28,7 @@ func (p *Proxy) loopMark(m *sipext.Message) string {
 			write(f.Value)
 		}
 	}
-	return "." + strconv.FormatUint(h.Sum64(), 36)
+	return string(strconv.AppendUint(append(make([]byte, 0, 16), '.'), h.Sum64(), 36))
 }
 
 // loops reports whether a request with that mark has been here (RFC 3261 §16.3 step 4).
@@ -37,9 +37,7 @@ func (p *Proxy) loops(m *sipext.Message, mark string) bool {
 		if !strings.HasSuffix(viaParam(via, "branch"), mark) {
 			continue
 		}
-		host, port := p.sentBy("")
-		if sentBy := viaSentBy(via); strings.EqualFold(sentBy, host+":"+strconv.Itoa(port)) ||
-			strings.EqualFold(sentBy, host+":"+strconv.Itoa(int(p.cfg.Core.TLSPort))) {
+		if by := viaSentBy(via); strings.EqualFold(by, p.plain.text) || strings.EqualFold(by, p.secure.text) {
 			return true
 		}
 	}

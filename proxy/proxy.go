@@ -43,10 +43,12 @@ type Proxy struct {
 	nextURI   hopURI // the first next hop
 	visited   string // value of P-Visited-Network-ID
 	origIOI   string // value of orig-ioi, quoted
-	origins   map[string]bool
+
+	plain, secure ownAddress // without TLS, and over it
+	origins       map[string]bool
 
 	upgrader websocket.Upgrader
-	loopSeed maphash.Seed
+	seed     maphash.Seed
 
 	ctx    context.Context // ends with Close: every wait of ours selects on it
 	cancel context.CancelFunc
@@ -80,7 +82,8 @@ func New(cfg Config) (*Proxy, error) {
 	for _, o := range cfg.Origins {
 		p.origins[o] = true
 	}
-	p.loopSeed = maphash.MakeSeed()
+	p.plain, p.secure = cfg.ownAddresses()
+	p.seed = maphash.MakeSeed()
 	p.flows.init()
 	p.dialogs.init(m.dialogs)
 	p.sources.init()
@@ -204,22 +207,32 @@ func (p *Proxy) Flows() []FlowInfo {
 	return all
 }
 
-// sentBy is our host and port in Via, Path and Record-Route, by the transport there.
-func (p *Proxy) sentBy(transport string) (host string, port int) {
-	host, port = p.cfg.CoreHost, int(p.cfg.CoreAddr.Port())
-	if strings.EqualFold(transport, "tls") {
-		port = int(p.cfg.Core.TLSPort)
-	}
+// ownAddress is our host and port in Via, Path and Record-Route.
+type ownAddress struct {
+	host string // an IPv6 address in brackets
+	port int
+	text string // host:port
+}
+
+// ownAddresses are what the core reaches us by: over TLS, and otherwise.
+func (c *Config) ownAddresses() (plain, secure ownAddress) {
+	host := c.CoreHost
 	if host == "" {
-		host = p.cfg.CoreAddr.Addr().String()
-		if p.cfg.CoreAddr.Addr().Is6() {
+		host = c.CoreAddr.Addr().String()
+		if c.CoreAddr.Addr().Is6() {
 			host = "[" + host + "]"
 		}
 	}
-	return host, port
+	at := func(port uint16) ownAddress {
+		return ownAddress{host, int(port), host + ":" + strconv.Itoa(int(port))}
+	}
+	return at(c.CoreAddr.Port()), at(c.Core.TLSPort)
 }
 
-func (p *Proxy) hostPort() string {
-	host, port := p.sentBy("")
-	return host + ":" + strconv.Itoa(port)
+// sentBy is what the core reaches us by over a transport.
+func (p *Proxy) sentBy(transport string) *ownAddress {
+	if strings.EqualFold(transport, "tls") {
+		return &p.secure
+	}
+	return &p.plain
 }

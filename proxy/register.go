@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"hash/maphash"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,8 +79,13 @@ type wish struct {
 // register forwards a REGISTER to the core (TS 24.229 5.2.2.1). The error is a
 // *sipext.MalformedError.
 func (p *Proxy) register(m *sipext.Message, f *Flow) error {
-	to, ok := parseURI(m.First(sipext.To))
-	if _, from := parseURI(m.First(sipext.From)); !ok || !from {
+	party := m.First(sipext.To)
+	to, ok := parseURI(party)
+	if from := m.First(sipext.From); party[len(party)-1] != '>' || !strings.HasPrefix(from, party) { // else it is the same URI
+		_, fromOK := parseURI(from)
+		ok = ok && fromOK
+	}
+	if !ok {
 		return malformedHeader(m)
 	}
 	f.sawRegister.Store(true)
@@ -235,17 +242,15 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sipext.
 		authorized: r.who.answered || old != nil && old.identity().authorized,
 		expires:    p.cfg.Now().Add(life),
 	}
-	// Strings of a message pin all of it in memory, and these stay for as long as the binding.
-	var route []string
-	for e := range res.Elements(sipext.ServiceRoute) {
-		route = append(route, strings.Clone(e))
-	}
-	for i := range charging {
-		charging[i] = strings.Clone(charging[i])
+	grant := p.grantSum(c, res, charging)
+	if old != nil && p.regs.speaker(id.key()) == old && old.refresh(id, grant) {
+		p.events.join(old, old)
+		return old
 	}
 	reg := &Registration{
 		p: p, flow: f, aor: r.aor, contact: strings.Clone(c.uri), instance: strings.Clone(c.instance), regID: strings.Clone(c.regID),
-		serviceRoute: route, associated: associated(res), charging: charging, ident: id,
+		serviceRoute: cloned(res.Elements(sipext.ServiceRoute)), charging: cloned(slices.Values(charging)),
+		associated: associated(res), grant: grant, ident: id,
 	}
 	before := p.regs.own(reg)
 	if old != nil {
@@ -308,6 +313,40 @@ func associated(res *sipext.Message) []IMPU {
 		}
 	}
 	return all
+}
+
+// cloned collects strings that are parts of a message: they would pin all of it in memory, and
+// these stay for as long as the binding.
+func cloned(parts iter.Seq[string]) []string {
+	var all []string
+	for s := range parts {
+		all = append(all, strings.Clone(s))
+	}
+	return all
+}
+
+// grantSum sums up what a Registration keeps of a 200, so that a refresh that changes nothing
+// is known without reading it again.
+func (p *Proxy) grantSum(c contact, res *sipext.Message, charging []string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(p.seed)
+	write := func(kind byte, s string) {
+		_ = h.WriteByte(kind)
+		_, _ = h.WriteString(s)
+	}
+	write(0, c.uri)
+	write(0, c.instance)
+	write(0, c.regID)
+	for i := range res.Fields {
+		switch f := &res.Fields[i]; f.ID {
+		case sipext.ServiceRoute, sipext.PAssociatedURI:
+			write(byte(f.ID), f.Value)
+		}
+	}
+	for _, v := range charging {
+		write(byte(sipext.PChargingFunctionAddresses), v)
+	}
+	return h.Sum64()
 }
 
 // unbind ends one binding: it is revoked before the 200 leaves, for 1 s at most.

@@ -25,6 +25,7 @@ type Registration struct {
 
 	mu         sync.Mutex // guards what follows
 	associated []IMPU     // the implicit set; the first is the default
+	grant      uint64     // grantSum of the 200 that all this is of; 0: something has changed since
 	ident      bindingIdentity
 	timer      *time.Timer // expiry, or the grace of a lost flow
 	ended      bool
@@ -65,6 +66,7 @@ func (r *Registration) identities() []IMPU {
 func (r *Registration) disown(id IMPU) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.grant = 0
 	r.associated = slices.DeleteFunc(slices.Clone(r.associated), func(o IMPU) bool { return o == id })
 }
 
@@ -144,6 +146,25 @@ func (r *Registration) stopTimer() {
 	if r.timer != nil {
 		r.timer.Stop()
 	}
+}
+
+// refresh takes the expiry of a 200 that says nothing else that is new. It reports false
+// where it does.
+func (r *Registration) refresh(id bindingIdentity, grant uint64) bool {
+	r.mu.Lock()
+	same := r.ident
+	same.expires = id.expires
+	if r.ended || r.grant == 0 || r.grant != grant || same != id {
+		r.mu.Unlock()
+		return false
+	}
+	sooner := id.expires.Before(r.ident.expires)
+	r.ident, r.leaving = id, time.Time{}
+	r.mu.Unlock()
+	if sooner { // else expired will see that there is time left
+		r.armExpiry()
+	}
+	return true
 }
 
 // arm sets the timer to run f, in place of what it was to do.

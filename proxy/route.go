@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/emiago/sipgo/sip"
@@ -54,15 +53,16 @@ func (p *Proxy) coreTransport() string { return p.nextURI.plainTransport() }
 
 // coreURI is the URI by which the core reaches us over a transport; user may be empty.
 func (p *Proxy) coreURI(user, transport string) string {
+	at, param := "", ""
 	if user != "" {
-		user += "@"
+		at = "@"
 	}
-	host, port := p.sentBy(transport)
-	uri := "sip:" + user + host + ":" + strconv.Itoa(port)
-	if transport != "udp" {
-		uri += ";transport=" + transport
+	if transport == "udp" {
+		transport = ""
+	} else {
+		param = ";transport="
 	}
-	return uri
+	return "sip:" + user + at + p.sentBy(transport).text + param + transport
 }
 
 // pathOver is our Path value (RFC 3327 §5.2; RFC 5626 §5.1: the token, and ob).
@@ -84,7 +84,7 @@ func (p *Proxy) recordRoute(req *sip.Request, f *Flow, towardWIC bool) {
 	if !slices.Contains(dialogForming, req.Method) {
 		return
 	}
-	wic := sip.NewHeader("Record-Route", fmt.Sprintf("<sip:%s@%s;transport=ws;lr>", f.token, p.hostPort()))
+	wic := sip.NewHeader("Record-Route", fmt.Sprintf("<sip:%s@%s;transport=ws;lr>", f.token, p.plain.text))
 	transport := p.coreTransport()
 	if towardWIC {
 		transport = strings.ToLower(req.Via().Transport) // as the core has come
@@ -222,8 +222,7 @@ func (p *Proxy) prepareWithin(f *Flow, req *sip.Request) (onward, *refusal) {
 
 // chargingVector opens a charging correlation (RFC 7315 §4.6; type 1 orig-ioi).
 func (p *Proxy) chargingVector() string {
-	host, _ := p.sentBy("")
-	return fmt.Sprintf(`icid-value="%s";icid-generated-at=%s;orig-ioi=%s`, rand.Text(), host, p.origIOI)
+	return `icid-value="` + rand.Text() + `";icid-generated-at=` + p.plain.host + `;orig-ioi=` + p.origIOI
 }
 
 // beyondUs takes our two Record-Route entries off the top of a WIC's route set: the one

@@ -308,18 +308,17 @@ func (c *clientTx) feed() {
 
 // via is our Via in a message that was scanned.
 func (p *Proxy) via(transport, branch string) string {
-	host, port := p.sentBy(transport)
-	return "SIP/2.0/" + transport + " " + host + ":" + strconv.Itoa(port) + ";branch=" + branch
+	return "SIP/2.0/" + transport + " " + p.sentBy(transport).text + ";branch=" + branch
 }
 
 // pushVia adds our Via. loop, which may be empty, ends the branch (RFC 5393 §4.2.2).
 func (p *Proxy) pushVia(req *sip.Request, to peer, loop string) {
-	host, port := p.sentBy(to.transport)
+	by := p.sentBy(to.transport)
 	params := sip.NewParams()
 	params.Add("branch", newBranch()+loop)
 	req.PrependHeader(&sip.ViaHeader{
 		ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: to.transport,
-		Host: strings.Trim(host, "[]"), Port: port, Params: params,
+		Host: strings.Trim(by.host, "[]"), Port: by.port, Params: params,
 	})
 }
 

@@ -64,23 +64,45 @@ var errAddress = errors.New("malformed address")
 
 // ParseAddress reads one address, which must be all of s.
 func ParseAddress(s string) (Address, error) {
-	var a Address
+	a, rest, err := cutAddress(s)
+	if err == nil {
+		a.Params, err = parseParams(rest)
+	}
+	return a, err
+}
+
+// AddressParam returns a parameter of an address without its quotes, and false where there
+// is none or s is no address.
+func AddressParam(s, name string) (value string, ok bool) {
+	_, rest, err := cutAddress(s)
+	for rest = trimLWS(rest); rest != "" && err == nil && rest[0] == ';'; {
+		var p Param
+		if p, rest, err = cutParam(rest[1:]); err == nil && strings.EqualFold(p.Name, name) {
+			return Params{p}.Get(name)
+		}
+	}
+	return "", false
+}
+
+// cutAddress reads the address that s begins with, but for the parameters, which are the
+// rest.
+func cutAddress(s string) (a Address, rest string, err error) {
 	s = trimLWS(s)
-	rest := s
+	rest = s
 	if strings.HasPrefix(s, `"`) {
 		n := quotedLen(s)
 		if n < 0 {
-			return a, fmt.Errorf("%w: quote is not closed", errAddress)
+			return a, "", fmt.Errorf("%w: quote is not closed", errAddress)
 		}
 		a.Display, rest = s[:n], trimLWS(s[n:])
 		if !strings.HasPrefix(rest, "<") {
-			return a, fmt.Errorf("%w: no <URI> after the display name", errAddress)
+			return a, "", fmt.Errorf("%w: no <URI> after the display name", errAddress)
 		}
 	} else if i := strings.IndexByte(s, '<'); i >= 0 && strings.IndexByte(s[:i], ';') < 0 {
 		// display-name = *(token LWS) / quoted-string: anything else must be quoted.
-		for _, word := range strings.Fields(s[:i]) {
+		for word := range strings.FieldsSeq(s[:i]) {
 			if !IsToken(word) {
-				return a, fmt.Errorf("%w: the display name needs quotes", errAddress)
+				return a, "", fmt.Errorf("%w: the display name needs quotes", errAddress)
 			}
 		}
 		a.Display, rest = trimLWS(s[:i]), s[i:]
@@ -88,7 +110,7 @@ func ParseAddress(s string) (Address, error) {
 	if strings.HasPrefix(rest, "<") {
 		i := strings.IndexByte(rest, '>')
 		if i < 0 {
-			return a, fmt.Errorf("%w: no closing bracket", errAddress)
+			return a, "", fmt.Errorf("%w: no closing bracket", errAddress)
 		}
 		a.URI, a.Bracketed, rest = rest[1:i], true, rest[i+1:]
 	} else {
@@ -99,15 +121,13 @@ func ParseAddress(s string) (Address, error) {
 		a.URI, rest = trimLWS(rest[:i]), rest[i:]
 		// RFC 3261 §20.10: a URI with a comma, semicolon or question mark must stand in brackets.
 		if strings.ContainsAny(a.URI, ",?") && a.URI != "*" {
-			return a, fmt.Errorf("%w: the URI must stand in brackets", errAddress)
+			return a, "", fmt.Errorf("%w: the URI must stand in brackets", errAddress)
 		}
 	}
 	if a.URI != "*" && !isURI(a.URI) {
-		return a, fmt.Errorf("%w: no URI", errAddress)
+		return a, "", fmt.Errorf("%w: no URI", errAddress)
 	}
-	var err error
-	a.Params, err = parseParams(rest)
-	return a, err
+	return a, rest, nil
 }
 
 // isURI checks the scheme and that no delimiter of a header stands inside.

@@ -129,16 +129,29 @@ func unquote(s string) (string, error) {
 	return b.String(), nil
 }
 
-// quoter escapes what a quoted-string cannot hold bare.
-var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-
 // Quote writes s as a quoted-string (RFC 3261 §25.1). It refuses what one cannot hold:
 // control characters and what is not UTF-8.
 func Quote(s string) (string, error) {
-	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", errors.New("control character or invalid UTF-8")
+	b, err := appendQuoted(make([]byte, 0, len(s)+2), s)
+	return string(b), err
+}
+
+func appendQuoted(b []byte, s string) ([]byte, error) {
+	if !utf8.ValidString(s) {
+		return nil, errors.New("invalid UTF-8")
 	}
-	return `"` + quoter.Replace(s) + `"`, nil
+	b = append(b, '"')
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c == 0x7f:
+			return nil, errors.New("control character")
+		case c == '"', c == '\\':
+			b = append(b, '\\', c)
+		default:
+			b = append(b, c)
+		}
+	}
+	return append(b, '"'), nil
 }
 
 func parseDigits(s string, bits int) (int64, error) {

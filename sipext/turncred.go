@@ -68,49 +68,51 @@ func (c TurnCred) LogValue() slog.Value { return slog.StringValue(c.String()) }
 // Value prints c by the grammar. It refuses what the grammar cannot carry, so no
 // field can end the header line. The error wraps ErrTurnCred.
 func (c TurnCred) Value() (string, error) {
-	var b strings.Builder
+	b := make([]byte, 0, 512)
 	switch c.Kind {
 	case KindRequest, KindUnavailable:
-		b.WriteString(string(c.Kind))
+		b = append(b, c.Kind...)
 	case KindCredential:
 		if !isTid(c.Tid) || c.Texp <= 0 || !isTpwd(c.Tpwd) {
 			return "", fmt.Errorf("%w: Tid, Texp or Tpwd is outside the grammar", ErrTurnCred)
 		}
-		b.WriteString(c.Tid + ":" + strconv.FormatInt(c.Texp, 10) + ":" + c.Tpwd)
+		b = strconv.AppendInt(append(append(b, c.Tid...), ':'), c.Texp, 10)
+		b = append(append(b, ':'), c.Tpwd...)
 	default:
 		return "", fmt.Errorf("%w: unknown kind %q", ErrTurnCred, string(c.Kind))
 	}
-	for _, p := range []struct{ name, value string }{
+	for _, p := range [...]struct{ name, value string }{
 		{"username", c.Username}, {"realm", c.Realm}, {"uris", strings.Join(c.URIs, " ")},
 	} {
 		if p.value == "" {
 			continue
 		}
-		q, err := Quote(p.value)
-		if err != nil {
+		var err error
+		if b, err = appendQuoted(appendParam(b, p.name), p.value); err != nil {
 			return "", fmt.Errorf("%w: %s: %w", ErrTurnCred, p.name, err)
 		}
-		b.WriteString(";" + p.name + "=" + q)
 	}
-	for _, p := range []struct {
+	for _, p := range [...]struct {
 		name  string
 		value time.Duration
 	}{{"ttl", c.TTL}, {"retry-after", c.RetryAfter}} {
 		if p.value > 0 {
-			b.WriteString(";" + p.name + "=" + strconv.FormatInt(int64(p.value/time.Second), 10))
+			b = strconv.AppendInt(appendParam(b, p.name), int64(p.value/time.Second), 10)
 		}
 	}
-	for _, p := range []struct{ name, value string }{{"approach", c.Approach}, {"reason", c.Reason}} {
+	for _, p := range [...]struct{ name, value string }{{"approach", c.Approach}, {"reason", c.Reason}} {
 		if p.value == "" {
 			continue
 		}
 		if !IsToken(p.value) {
 			return "", fmt.Errorf("%w: %s is no token", ErrTurnCred, p.name)
 		}
-		b.WriteString(";" + p.name + "=" + p.value)
+		b = append(appendParam(b, p.name), p.value...)
 	}
-	return b.String(), nil
+	return string(b), nil
 }
+
+func appendParam(b []byte, name string) []byte { return append(append(append(b, ';'), name...), '=') }
 
 // ParseTurnCred reads a header value strictly. The error wraps ErrTurnCred and does
 // not repeat the value, which may hold a password.

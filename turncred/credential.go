@@ -36,7 +36,8 @@ type Binding uint16
 
 // BindingOf hashes what distinguishes one binding of a user from the others.
 func BindingOf(instance, regID string) Binding {
-	h := sha256.Sum256([]byte(instance + "\x00" + regID))
+	var b [128]byte // what most instances fit into
+	h := sha256.Sum256(append(append(append(b[:0], instance...), 0), regID...))
 	return Binding(uint16(h[0])<<8 | uint16(h[1]))
 }
 

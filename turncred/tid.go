@@ -100,7 +100,8 @@ func (c *TidCodec) Seal(kid KeyID, id Identity, counter uint8) (Tid, error) {
 	binary.BigEndian.PutUint16(p[13:], uint16(id.Binding))
 	p[15] = counter
 	b.Encrypt(p[:], p[:])
-	return Tid(string(kid) + "-" + tidEncoding.EncodeToString(p[:])), nil
+	var t [maxKeyIDLen + 1 + tidBlockLen]byte
+	return Tid(tidEncoding.AppendEncode(append(append(t[:0], kid...), '-'), p[:])), nil
 }
 
 // Open reads a Tid back. A block has no check of its own: call Open only after

@@ -11,12 +11,12 @@ package sharedkey
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/sha1" //nolint:gosec // HMAC-SHA1 is what TURN servers of the field verify; HMAC does not need collision resistance.
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"hash"
+	"sync/atomic"
 	"time"
 
 	"epcscf/turncred"
@@ -40,9 +40,13 @@ func (a Algorithm) new() func() hash.Hash {
 
 // Password returns base64(HMAC(km, username)). The zero Algorithm is HMACSHA1.
 func Password(a Algorithm, km turncred.Secret, username string) turncred.Secret {
-	m := hmac.New(a.new(), km.Reveal())
-	m.Write([]byte(username))
-	return turncred.NewSecret(base64.StdEncoding.AppendEncode(nil, m.Sum(nil)))
+	return password(turncred.NewMAC(a.new(), km), username)
+}
+
+func password(m *turncred.MAC, username string) turncred.Secret {
+	var sum [sha256.Size]byte
+	var text [(sha256.Size + 2) / 3 * 4]byte
+	return turncred.NewSecret(base64.StdEncoding.AppendEncode(text[:0], m.Append(sum[:0], username)))
 }
 
 // Issuer makes credentials by approach 1. It implements turncred.Provisioner.
@@ -50,6 +54,23 @@ type Issuer struct {
 	*turncred.Minter
 	ring *turncred.KeyRing
 	alg  Algorithm
+	last atomic.Pointer[signer]
+}
+
+// signer is a key that is set up.
+type signer struct {
+	kid turncred.KeyID
+	mac *turncred.MAC
+}
+
+// signer returns the one of a key of the ring, in which no two have the same kid.
+func (i *Issuer) signer(k turncred.Key) *signer {
+	s := i.last.Load()
+	if s == nil || s.kid != k.ID {
+		s = &signer{k.ID, turncred.NewMAC(i.alg.new(), k.Secret)}
+		i.last.Store(s)
+	}
+	return s
 }
 
 var _ turncred.Provisioner = (*Issuer)(nil)
@@ -72,7 +93,7 @@ func (i *Issuer) Provision(_ context.Context, r turncred.Request) (turncred.Cred
 	if err != nil {
 		return turncred.Credential{}, unavailable(err)
 	}
-	c.Password = Password(i.alg, key.Secret, c.Username)
+	c.Password = password(i.signer(key).mac, c.Username)
 	return c, nil
 }
 
