@@ -10,7 +10,7 @@ DEMO_ARGS     ?=
 BENCH_ARGS    ?=
 
 # What the tests need beside Go and Node: real parts, as Debian packages them.
-TEST_PACKAGES := chromium coturn kamailio kamailio-outbound-modules kamailio-presence-modules kamailio-tls-modules kamailio-websocket-modules libnss3-tools sip-tester
+TEST_PACKAGES := chromium coturn kamailio kamailio-outbound-modules kamailio-presence-modules kamailio-tls-modules kamailio-websocket-modules libnss3-tools postgresql sip-tester
 TEST_PROGRAMS := chromium turnserver turnutils_uclient kamailio certutil sipp
 
 .DEFAULT_GOAL := help
@@ -35,6 +35,7 @@ test: deps wic/dist/index.html ## run all tests, with the race detector
 .PHONY: deps
 deps: ## install the real parts that the tests need (as root; elsewhere name them)
 	@missing=; for p in $(TEST_PROGRAMS); do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing initdb"; \
 	if command -v dpkg-query >/dev/null; then for p in $(TEST_PACKAGES); do \
 	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; fi; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
