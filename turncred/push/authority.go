@@ -97,8 +97,8 @@ func (a *Authority) Issue(p Peer, hosts []string, life time.Duration, now time.T
 	}
 	tmpl.URIs, tmpl.KeyUsage = []*url.URL{p.URI()}, x509.KeyUsageDigitalSignature
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	if p.Role == RoleRelay {
-		tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	if p.Role == RoleRelay || p.Role == RoleWAF { // a relay asks the WAF for keys (RFC 7635 §4.1.1)
+		tmpl.ExtKeyUsage = append(tmpl.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
 	}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {

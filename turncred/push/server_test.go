@@ -217,28 +217,29 @@ func TestHandshake(t *testing.T) {
 	stranger.Pool = good.Pool
 	expired := keysOf(t, authority(), RoleEdge, "edge1", -time.Minute)
 	for _, tt := range []struct {
-		name string
-		keys Keys
-		max  uint16
-		ok   bool
+		name   string
+		keys   Keys
+		max    uint16
+		status int // 0: no handshake
 	}{
-		{"as it should be", good, 0, true},
-		{"TLS 1.2", good, tls.VersionTLS12, false},
-		{"no certificate", &FixedKeys{Pool: good.Pool}, 0, false},
-		{"another authority", stranger, 0, false},
-		{"expired", expired, 0, false},
-		{"a relay's certificate is for no client", keysOf(t, authority(), RoleRelay, "relay1", time.Hour), 0, false},
+		{"as it should be", good, 0, http.StatusOK},
+		{"TLS 1.2", good, tls.VersionTLS12, 0},
+		{"no certificate", &FixedKeys{Pool: good.Pool}, 0, 0},
+		{"another authority", stranger, 0, 0},
+		{"expired", expired, 0, 0},
+		// It is a client where it asks the WAF for keys; here its role may do nothing.
+		{"a relay's certificate", keysOf(t, authority(), RoleRelay, "relay1", time.Hour), 0, http.StatusForbidden},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			res, err := rawClient(t, tt.keys, &tls.Config{MaxVersion: tt.max}).Get("https://" + w.addr + digestPath + "?expires_after=0")
 			if err == nil {
 				_ = res.Body.Close()
 			}
-			if (err == nil) != tt.ok {
-				t.Errorf("error %v, want none: %v", err, tt.ok)
+			if (err == nil) != (tt.status != 0) {
+				t.Errorf("error %v, want status %d", err, tt.status)
 			}
-			if err == nil && (res.StatusCode != http.StatusOK || res.ProtoMajor != 2) {
-				t.Errorf("%s %s", res.Proto, res.Status)
+			if err == nil && (res.StatusCode != tt.status || res.ProtoMajor != 2) {
+				t.Errorf("%s %s, want %d", res.Proto, res.Status, tt.status)
 			}
 		})
 	}
