@@ -52,7 +52,14 @@ type Issuer struct {
 
 	mu      sync.Mutex // guards sealers
 	sealers map[*ringKey]*Sealer
+	maxUses uint64 // of a key by this process; MaxUses but in tests
 }
+
+// MaxUses is how many tokens a process makes with one key, after which the next key of the
+// ring takes over, or none. NIST SP 800-38D §8.3 wants less than 2^32 invocations of GCM
+// under a key, all its issuers taken together: this leaves room for eight processes, or
+// starts of one.
+const MaxUses = 1 << 29
 
 // NewIssuer returns an issuer of tokens for a STUN server name, the one that the relay
 // gives in THIRD-PARTY-AUTHORIZATION.
@@ -60,14 +67,15 @@ func NewIssuer(m *turncred.Minter, ring *KeyRing, serverName string) (*Issuer, e
 	if m == nil || ring == nil || serverName == "" {
 		return nil, errors.New("token: minter, ring and server name must be set")
 	}
-	return &Issuer{Minter: m, ring: ring, serverName: serverName, sealers: map[*ringKey]*Sealer{}}, nil
+	return &Issuer{Minter: m, ring: ring, serverName: serverName, sealers: map[*ringKey]*Sealer{}, maxUses: MaxUses}, nil
 }
 
 // Issue makes a token for r's user; it computes and never waits. The error is, or wraps,
-// ErrNoKey where the ring has no key to issue with.
+// ErrNoKey where the ring has no key to issue with: none is valid now, or all that are have
+// made MaxUses tokens.
 func (i *Issuer) Issue(r turncred.Request) (Token, error) {
 	now := i.Now()
-	k, err := i.ring.issuing(now)
+	k, sealer, err := i.sealer(now)
 	if err != nil {
 		return Token{}, err
 	}
@@ -81,7 +89,7 @@ func (i *Issuer) Issue(r turncred.Request) (Token, error) {
 	if err != nil {
 		return Token{}, fmt.Errorf("issue token: %w", err)
 	}
-	raw, err := i.sealer(k).Seal(Claims{MACKey: macKey, Issued: now, Lifetime: life})
+	raw, err := sealer.Seal(Claims{MACKey: macKey, Issued: now, Lifetime: life})
 	if err != nil {
 		return Token{}, err
 	}
@@ -102,13 +110,19 @@ func (i *Issuer) RevokeToken(ctx context.Context, raw []byte) error {
 	return nil
 }
 
-func (i *Issuer) sealer(k *ringKey) *Sealer {
+// sealer counts a use of the key to issue with at now, and returns it.
+func (i *Issuer) sealer(now time.Time) (*ringKey, *Sealer, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	k, err := i.ring.issuing(now, func(k *ringKey) bool { return i.sealers[k] == nil || i.sealers[k].uses < i.maxUses })
+	if err != nil {
+		return nil, nil, err
+	}
 	s := i.sealers[k]
 	if s == nil {
 		s = &Sealer{key: k, serverName: i.serverName}
 		i.sealers[k] = s
 	}
-	return s
+	s.uses++
+	return k, s, nil
 }

@@ -18,7 +18,7 @@ type revoker struct{ last turncred.Revocation }
 func (r *revoker) Revoke(_ context.Context, v turncred.Revocation) error { r.last = v; return nil }
 
 // newIssuer returns both ends of one deployment.
-func newIssuer(t *testing.T, now func() time.Time, keys ...Key) (*Issuer, *Authenticator, *revoker) {
+func newIssuer(t testing.TB, now func() time.Time, keys ...Key) (*Issuer, *Authenticator, *revoker) {
 	t.Helper()
 	codec, err := turncred.NewTidCodec(turncred.NewSecret(bytes.Repeat([]byte{7}, 32)))
 	if err != nil {
@@ -208,4 +208,67 @@ func TestConfigsAreChecked(t *testing.T) {
 	if _, err := NewIssuer(nil, ring, "s"); err == nil {
 		t.Error("an issuer without a minter")
 	}
+}
+
+// A key is replaced before its nonces could meet (NIST SP 800-38D §8.3): the next one of the
+// ring takes over, and where there is none, nothing is issued.
+func TestAKeyIsReplacedBeforeItIsUsedUp(t *testing.T) {
+	now := func() time.Time { return start }
+	i, a, _ := newIssuer(t, now, Key{ID: "k1", Secret: secretK}, Key{ID: "k2", Secret: turncred.NewSecret(bytes.Repeat([]byte{2}, 32)), NotBefore: start.Add(-time.Hour)})
+	i.maxUses = 100
+	used := map[turncred.KeyID]int{}
+	for {
+		tok, err := i.Issue(turncred.Request{IMPI: "alice@ims.test", Life: time.Minute})
+		if errors.Is(err, ErrNoKey) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.AuthenticateToken(string(tok.KeyID), tok.Raw, start); err != nil {
+			t.Fatal(err)
+		}
+		used[tok.KeyID]++
+	}
+	if used["k1"] != 100 || used["k2"] != 100 {
+		t.Errorf("uses %v, want 100 of each", used)
+	}
+	if 8*MaxUses > 1<<32 {
+		t.Errorf("MaxUses is %d: eight processes exceed 2^32", MaxUses)
+	}
+}
+
+func BenchmarkIssue(b *testing.B) {
+	i, _, _ := newIssuer(b, time.Now, Key{ID: "k1", Secret: secretK})
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := i.Issue(turncred.Request{IMPI: "alice@ims.test", Life: time.Minute}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkOpen(b *testing.B) {
+	i, a, _ := newIssuer(b, time.Now, Key{ID: "k1", Secret: secretK})
+	tok, err := i.Issue(turncred.Request{IMPI: "alice@ims.test", Life: time.Hour})
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := time.Now()
+	b.Run("access-token", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := a.AuthenticateToken("k1", tok.Raw, now); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("user-name", func(b *testing.B) {
+		name := tok.Username()
+		for b.Loop() {
+			if _, err := a.Authenticate(name, now); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

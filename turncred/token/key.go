@@ -124,12 +124,12 @@ func newRingKey(k Key) (*ringKey, error) {
 	return rk, nil
 }
 
-// issuing returns the key to issue with at now: of ours that are valid the youngest.
-// The error is ErrNoKey.
-func (r *KeyRing) issuing(now time.Time) (*ringKey, error) {
+// issuing returns the key to issue with at now: of ours that are valid and not used up the
+// youngest. The error is ErrNoKey.
+func (r *KeyRing) issuing(now time.Time, fresh func(*ringKey) bool) (*ringKey, error) {
 	var best *ringKey
 	for _, k := range r.order {
-		if k.Foreign || now.Before(k.NotBefore) || !k.NotAfter.IsZero() && !now.Before(k.NotAfter) {
+		if k.Foreign || now.Before(k.NotBefore) || !k.NotAfter.IsZero() && !now.Before(k.NotAfter) || !fresh(k) {
 			continue
 		}
 		if best == nil || k.NotBefore.After(best.NotBefore) {

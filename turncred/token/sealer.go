@@ -12,6 +12,7 @@ type Sealer struct {
 	key        *ringKey
 	serverName string
 	nonces     nonces
+	uses       uint64 // counted and guarded by the Issuer that it is of
 }
 
 // NewSealer checks k.

@@ -224,12 +224,13 @@ func TestKeyRing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unused := func(*ringKey) bool { return true }
 	for at, want := range map[time.Duration]turncred.KeyID{0: "old", time.Minute: "next", 10 * time.Minute: "next"} {
-		if k, err := ring.issuing(start.Add(at)); err != nil || k.ID != want {
+		if k, err := ring.issuing(start.Add(at), unused); err != nil || k.ID != want {
 			t.Errorf("issuing at %v: %v, want %s", at, err, want)
 		}
 	}
-	if _, err := ring.issuing(start.Add(time.Hour)); !errors.Is(err, ErrNoKey) {
+	if _, err := ring.issuing(start.Add(time.Hour), unused); !errors.Is(err, ErrNoKey) {
 		t.Errorf("issuing after all: %v, want ErrNoKey", err)
 	}
 }
