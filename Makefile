@@ -10,8 +10,8 @@ DEMO_ARGS     ?=
 BENCH_ARGS    ?=
 
 # What the tests need beside Go and Node: real parts, as Debian packages them.
-TEST_PACKAGES := chromium coturn kamailio kamailio-outbound-modules kamailio-presence-modules kamailio-tls-modules kamailio-websocket-modules libnss3-tools postgresql sip-tester
-TEST_PROGRAMS := chromium turnserver turnutils_uclient kamailio certutil sipp
+TEST_PACKAGES := chromium coturn kamailio kamailio-outbound-modules kamailio-presence-modules kamailio-tls-modules kamailio-websocket-modules libnss3-tools postgresql sip-tester sqlite3
+TEST_PROGRAMS := chromium turnserver turnutils_uclient kamailio certutil sipp sqlite3
 
 .DEFAULT_GOAL := help
 
