@@ -165,8 +165,6 @@ func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*all
 		return nil, no
 	}
 	a.client.trust(a)
-	s.log.Info("relay: allocation made", "flow", a.five.Client, "transport", a.five.Transport,
-		"tid", r.holder.tid, "subject", r.holder.identity.Subject, "relayed", a.first().relayed)
 	return a, nil
 }
 

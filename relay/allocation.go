@@ -42,6 +42,7 @@ type allocation struct {
 	ended    atomic.Bool
 	limit    time.Time // deadline never passes it; the server's lock guards it
 
+	peers            peerLog
 	toPeer, toClient trafficCounter
 }
 
@@ -80,6 +81,8 @@ type AllocationInfo struct {
 	Since     time.Time
 	Expires   time.Time // unless refreshed
 
+	// Peers are those that it has had a permission for, MaxPermissions of them at most.
+	Peers                          []netip.Addr
 	Permissions, Channels          int
 	PacketsToPeer, BytesToPeer     uint64
 	PacketsToClient, BytesToClient uint64
@@ -93,7 +96,7 @@ func (a *allocation) info(now time.Time) AllocationInfo {
 		FiveTuple: a.five, Relayed: a.first().relayed,
 		Tid: h.tid, Subject: h.identity.Subject, Binding: h.identity.Binding,
 		Since: a.since, Expires: a.deadline.time(),
-		Permissions: perms, Channels: channels,
+		Peers: a.peers.list(), Permissions: perms, Channels: channels,
 		PacketsToPeer: out.Packets, BytesToPeer: out.Bytes,
 		PacketsToClient: in.Packets, BytesToClient: in.Bytes,
 	}

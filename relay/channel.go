@@ -49,5 +49,6 @@ func (w *worker) handleChannelBind(r *request) *refusal {
 	case bindFull:
 		return refuse(stun.CodeInsufficientCapacity, "too many channels or permissions")
 	}
+	r.alloc.peers.note(peer.Addr(), w.s.cfg.MaxPermissions)
 	return nil
 }

@@ -104,6 +104,10 @@ type Config struct {
 	// 4 MiB. An error that is syscall.EADDRINUSE means: try another port.
 	ListenPacket func(ctx context.Context, addr netip.AddrPort) (net.PacketConn, error)
 
+	// Events, where set, hears of each allocation, in one goroutine and one event at a time.
+	// It may take its time: nothing in the relay waits for it but Close. Who takes so long
+	// that thousands wait loses some, which a metric counts.
+	Events func(Event)
 	// Logger gets at most ten lines a second, whatever arrives. Default: none.
 	Logger *slog.Logger
 	// Metrics registers the relay's metrics; nil registers none.

@@ -92,7 +92,7 @@ func (s *Server) relayLoop(a *allocation, l *leg) {
 			return
 		case err != nil:
 			s.log.Warn("relay: relayed socket failed", "relayed", l.relayed, "err", err)
-			s.end(a, endSocket)
+			s.end(a, EndSocket)
 			return
 		case n == len(room): // the byte too many says that it was cut
 			s.metrics.drop(dropOversize)

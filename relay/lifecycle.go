@@ -13,7 +13,7 @@ func (s *Server) live(five FiveTuple, now time.Time) *allocation {
 	if a == nil || a.liveAt(now) {
 		return a
 	}
-	s.end(a, endExpired)
+	s.end(a, EndExpired)
 	return nil
 }
 
@@ -51,6 +51,7 @@ func (s *Server) insert(a *allocation, next *leg) *refusal {
 		s.wg.Add(1)
 		go s.relayLoop(a, l)
 	}
+	s.emitLocked(EventMade, a, "")
 	return nil
 }
 
@@ -71,6 +72,7 @@ func (s *Server) extend(a *allocation, h *holder, now time.Time, lifetime time.D
 	}
 	end := earlier(now.Add(lifetime), a.limit)
 	a.deadline.set(end)
+	s.emitLocked(EventRefreshed, a, "")
 	return end.Sub(now), nil
 }
 
@@ -81,18 +83,18 @@ func (s *Server) shortenLocked(a *allocation, limit time.Time) {
 }
 
 // end ends a. It may be called twice.
-func (s *Server) end(a *allocation, why endReason) {
+func (s *Server) end(a *allocation, why EndReason) {
 	s.mu.Lock()
-	removed := s.removeLocked(a)
+	removed := s.removeLocked(a, why)
 	s.mu.Unlock()
 	if removed {
-		s.release(a, why)
+		a.release()
 	}
 }
 
 // removeLocked takes a out of the tables, so that no packet passes any more, and reports
 // whether it was in. The caller then calls release, without the lock.
-func (s *Server) removeLocked(a *allocation) bool {
+func (s *Server) removeLocked(a *allocation, why EndReason) bool {
 	if !a.ended.CompareAndSwap(false, true) {
 		return false
 	}
@@ -108,6 +110,7 @@ func (s *Server) removeLocked(a *allocation) bool {
 	}
 	s.goneToPeer.add(a.toPeer.load())
 	s.goneToClient.add(a.toClient.load())
+	s.emitLocked(EventEnded, a, why)
 	return true
 }
 
@@ -127,7 +130,7 @@ func (s *Server) endLeg(a *allocation, l *leg) {
 	}
 	if last || a.ended.Load() {
 		s.mu.Unlock()
-		s.end(a, endDeleted)
+		s.end(a, EndDeleted)
 		return
 	}
 	if l.ended.CompareAndSwap(false, true) {
@@ -139,13 +142,9 @@ func (s *Server) endLeg(a *allocation, l *leg) {
 }
 
 // release closes what a held.
-func (s *Server) release(a *allocation, why endReason) {
+func (a *allocation) release() {
 	for _, l := range a.legs {
 		_ = l.sock.Close() // again, where a leg had ended
 	}
 	a.client.release()
-	s.metrics.ended[why].Inc()
-	out, in := a.toPeer.load(), a.toClient.load()
-	s.log.Info("relay: allocation ended", "flow", a.five.Client, "tid", a.who().tid, "subject", a.who().identity.Subject,
-		"relayed", a.first().relayed, "reason", why, "to_peer", out.Bytes, "to_client", in.Bytes)
 }

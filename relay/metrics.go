@@ -37,18 +37,6 @@ var dropNames = [dropReasons]string{
 	"challenge_rate", "amplification", "byte_quota",
 }
 
-// endReason says why an allocation ended.
-type endReason string
-
-const (
-	endExpired      endReason = "expired"      // not refreshed, or past what its credential allows
-	endDeleted      endReason = "deleted"      // Refresh with LIFETIME 0
-	endRevoked      endReason = "revoked"      // its credential was taken back
-	endDisconnected endReason = "disconnected" // its stream closed
-	endSocket       endReason = "socket"       // its relayed socket failed
-	endShutdown     endReason = "shutdown"     // Close
-)
-
 // answerCodes are all codes that an answer can have; 0 stands for success.
 var answerCodes = []stun.ErrorCode{
 	0, stun.CodeBadRequest, stun.CodeUnauthorized, stun.CodeForbidden, stun.CodeUnknownAttribute,
@@ -66,7 +54,10 @@ type answerKey struct {
 type metrics struct {
 	drops       [dropReasons]prometheus.Counter
 	answers     map[answerKey]prometheus.Counter
-	ended       map[endReason]prometheus.Counter
+	made        prometheus.Counter
+	refreshed   prometheus.Counter
+	ended       map[EndReason]prometheus.Counter
+	eventsLost  prometheus.Counter
 	revocations prometheus.Counter
 }
 
@@ -82,7 +73,16 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 	}, []string{"reason"})
 	m := &metrics{
 		answers: map[answerKey]prometheus.Counter{},
-		ended:   map[endReason]prometheus.Counter{},
+		ended:   map[EndReason]prometheus.Counter{},
+		made: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "epcscf_relay_allocations_made_total", Help: "Allocations made.",
+		}),
+		refreshed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "epcscf_relay_allocations_refreshed_total", Help: "Refreshes of allocations that were granted.",
+		}),
+		eventsLost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "epcscf_relay_events_lost_total", Help: "Events of allocations that found the queue to log and listeners full.",
+		}),
 		revocations: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "epcscf_relay_revocations_total", Help: "Revocations received.",
 		}),
@@ -99,13 +99,13 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 			m.answers[answerKey{method, code}] = answers.WithLabelValues(name, label)
 		}
 	}
-	for _, r := range []endReason{endExpired, endDeleted, endRevoked, endDisconnected, endSocket, endShutdown} {
+	for _, r := range endReasons {
 		m.ended[r] = ended.WithLabelValues(string(r))
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{drops, answers, ended, m.revocations, newTrafficCollector(s)} {
+	for _, c := range []prometheus.Collector{drops, answers, m.made, m.refreshed, ended, m.eventsLost, m.revocations, newTrafficCollector(s)} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("relay: register metrics: %w", err)
 		}
@@ -114,6 +114,17 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 }
 
 func (m *metrics) drop(r dropReason) { m.drops[r].Inc() }
+
+func (m *metrics) event(kind EventKind, why EndReason) {
+	switch kind {
+	case EventMade:
+		m.made.Inc()
+	case EventRefreshed:
+		m.refreshed.Inc()
+	case EventEnded:
+		m.ended[why].Inc()
+	}
+}
 
 func (m *metrics) answered(method stun.Method, code stun.ErrorCode) {
 	if c := m.answers[answerKey{method, code}]; c != nil {

@@ -41,6 +41,9 @@ func (w *worker) handleCreatePermission(r *request) *refusal {
 	if !r.alloc.paths.permit(verdicts, r.now) {
 		return refuse(stun.CodeInsufficientCapacity, "too many permissions")
 	}
+	for ip := range verdicts {
+		r.alloc.peers.note(ip, w.s.cfg.MaxPermissions)
+	}
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (w *worker) handleRefresh(r *request) *refusal {
 			if only != nil {
 				w.s.endLeg(r.alloc, only)
 			} else {
-				w.s.end(r.alloc, endDeleted)
+				w.s.end(r.alloc, EndDeleted)
 			}
 			w.out.Add(stun.AttrLifetime, lifetimeValue(0))
 			return nil

@@ -33,14 +33,14 @@ func (s *Server) Revoke(ctx context.Context, r turncred.Revocation) error {
 		}
 		if r.KeepLive {
 			s.shortenLocked(a, h.texp.Add(s.cfg.Grace))
-		} else if s.removeLocked(a) {
+		} else if s.removeLocked(a, EndRevoked) {
 			hit = append(hit, a)
 		}
 	}
 	s.mu.Unlock()
 
 	for _, a := range hit {
-		s.release(a, endRevoked)
+		a.release()
 	}
 	s.log.Info("relay: credentials revoked", "tid", r.Tid, "kid", r.KeyID, "subject", r.Subject, "keep_live", r.KeepLive, "ended", len(hit))
 	return nil

@@ -28,6 +28,8 @@ type Server struct {
 	metrics  *metrics
 	pending  atomic.Int64 // streams without an allocation
 	strange  *strangers
+	events   chan *Event
+	emitted  chan struct{} // closed when there are no more events
 
 	// The data path reads flows and relayed; mu guards writing them.
 	flows   *table[FiveTuple]
@@ -66,6 +68,7 @@ func New(cfg Config) (*Server, error) {
 		reserved: newReservations(),
 		revoked:  newRevocations(),
 		open:     map[io.Closer]struct{}{},
+		events:   make(chan *Event, eventQueue), emitted: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if s.metrics, err = newMetrics(cfg.Metrics, s); err != nil {
@@ -88,8 +91,9 @@ func (s *Server) begin(c io.Closer) bool {
 	s.wg.Add(1)
 	if !s.sweeping {
 		s.sweeping = true
-		s.wg.Add(1)
+		s.wg.Add(2)
 		go s.sweepLoop()
+		go s.eventLoop()
 	}
 	return true
 }
@@ -106,11 +110,12 @@ func (s *Server) finish(c io.Closer) {
 // those in ServeUDP, ServeTCP and ServeTLS included. It may be called twice.
 func (s *Server) Close() error {
 	s.mu.Lock()
+	first := !s.closed
 	s.closed = true
 	s.cancel()
 	var ended []*allocation
 	s.flows.all(func(a *allocation) {
-		if s.removeLocked(a) {
+		if s.removeLocked(a, EndShutdown) {
 			ended = append(ended, a)
 		}
 	})
@@ -122,13 +127,16 @@ func (s *Server) Close() error {
 	for c := range s.open {
 		closers = append(closers, c)
 	}
+	if first {
+		close(s.emitted)
+	}
 	s.mu.Unlock()
 
 	for _, c := range closers {
 		_ = c.Close()
 	}
 	for _, a := range ended {
-		s.release(a, endShutdown)
+		a.release()
 	}
 	s.wg.Wait()
 	return nil
@@ -159,7 +167,7 @@ func (s *Server) sweepLoop() {
 func (s *Server) sweep(now time.Time) {
 	s.flows.all(func(a *allocation) {
 		if !a.liveAt(now) {
-			s.end(a, endExpired)
+			s.end(a, EndExpired)
 			return
 		}
 		a.paths.prune(now)

@@ -114,7 +114,7 @@ func (s *Server) serveStream(conn net.Conn, transport Transport) {
 
 	// A client that has gone can use its allocation no more.
 	if a := s.flows.load(five); a != nil {
-		s.end(a, endDisconnected)
+		s.end(a, EndDisconnected)
 	}
 }
 
