@@ -154,7 +154,7 @@ func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*all
 		paths: newPaths(s.cfg.MaxPermissions), limit: s.cfg.limit(r.now, &r.holder),
 	}
 	a.holder.Store(new(r.holder))
-	a.deadline.set(earlier(r.now.Add(lifetime), a.limit))
+	a.deadline.set(s.deadline(&r.holder, earlier(r.now.Add(lifetime), a.limit), r.now))
 	if no := s.insert(a, next); no != nil {
 		if next != nil {
 			legs = append(legs, next)
@@ -251,7 +251,8 @@ func (s *Server) newLeg(sock socket, bound netip.AddrPort) *leg {
 }
 
 // openRelay binds a socket to a port at random, so that a relayed address cannot be guessed
-// (RFC 8656 §7.2, RFC 6056 §3.3.1), and tries the following ones while it is taken.
+// (RFC 8656 §7.2, RFC 6056 §3.3.1), and tries the following ones while it is taken. A port
+// that is nobody's peer, such as that of a TCP listener of ours, is none to give out.
 func (s *Server) openRelay(ip netip.Addr, even bool) (socket, netip.AddrPort, error) {
 	size := int(s.cfg.MaxPort) - int(s.cfg.MinPort) + 1
 	var random [4]byte
@@ -260,7 +261,7 @@ func (s *Server) openRelay(ip netip.Addr, even bool) (socket, netip.AddrPort, er
 	for i := range size {
 		port := s.cfg.MinPort + uint16((start+i)%size)
 		addr := netip.AddrPortFrom(ip, port)
-		if even && port%2 != 0 || s.relayed.load(addr) != nil {
+		if even && port%2 != 0 || s.relayed.load(addr) != nil || s.policy.barred(addr) {
 			continue
 		}
 		pc, err := s.cfg.ListenPacket(s.ctx, addr)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -121,6 +122,30 @@ func TestNoPortIs508(t *testing.T) {
 		c.ListenPacket = func(context.Context, netip.AddrPort) (net.PacketConn, error) { return nil, syscall.EADDRINUSE }
 	})
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
+	c.challenge()
+	wantCode(t, c.signed(stun.MethodAllocate, transportUDP), stun.CodeInsufficientCapacity)
+}
+
+// A port that nobody may send to is not given out, also where its UDP half is free.
+func TestBarredPortsAreNotGivenOut(t *testing.T) {
+	free := func(ports ...uint16) *rawClient {
+		w := newWorld(t, func(c *Config) {
+			c.MinPort, c.MaxPort, c.ListenPacket = 40000, 40009, listenMemory
+			for port := c.MinPort; port <= c.MaxPort; port++ {
+				if !slices.Contains(ports, port) {
+					c.DenyPeers = append(c.DenyPeers, netip.AddrPortFrom(loopback, port))
+				}
+			}
+		})
+		return w.client(t, UDP, w.credential(t, "alice", 1))
+	}
+	if port := free(40005).allocate().Port(); port != 40005 {
+		t.Errorf("port %d, want 40005", port)
+	}
+	if port, _ := free(40006, 40007).pair(); port != 40006 {
+		t.Errorf("pair at %d, want 40006", port)
+	}
+	c := free()
 	c.challenge()
 	wantCode(t, c.signed(stun.MethodAllocate, transportUDP), stun.CodeInsufficientCapacity)
 }

@@ -75,6 +75,12 @@ type Config struct {
 	AfterExpiry AfterExpiry   // default ExpiryUntilRevoked
 	Grace       time.Duration // default 10 min
 	MaxAge      time.Duration // longest life of an allocation; default 24 h
+	// RemoteEdges says that edges are other processes, which may be out of reach. 60 s after
+	// the last EdgeContact of any edge ExpiryUntilRevoked becomes ExpiryGrace, since nobody
+	// could revoke. By default the edge is in this process, and always in contact.
+	RemoteEdges bool
+	// Revocations, where set, keeps revocations over a restart; New loads them.
+	Revocations RevocationLog
 
 	// MaxAllocationsPerSubject counts all of a user's credentials together; default 32:
 	// browsers open URIs x interfaces x media lines, 6 to 12 a user.

@@ -97,7 +97,7 @@ func TestEvents(t *testing.T) {
 			if want := []netip.Addr{loopback, netip.MustParseAddr("127.0.0.9")}; !slices.Equal(last.Peers, want) {
 				t.Errorf("peers %v, want %v", last.Peers, want)
 			}
-			if got := testutil.ToFloat64(w.metrics.ended[tt.reason]); got != 1 {
+			if got := w.metricOf(tt.reason); got != 1 {
 				t.Errorf("metric of %s: %v", tt.reason, got)
 			}
 		})
@@ -151,3 +151,5 @@ func TestPeersOfAnEventAreBounded(t *testing.T) {
 		t.Errorf("%d peers kept", n)
 	}
 }
+
+func (w *world) metricOf(why EndReason) int { return int(testutil.ToFloat64(w.metrics.ended[why])) }

@@ -10,7 +10,7 @@ import (
 // so that no request finds it before the sweep does.
 func (s *Server) live(five FiveTuple, now time.Time) *allocation {
 	a := s.flows.load(five)
-	if a == nil || a.liveAt(now) {
+	if a == nil || !s.overAt(a, now) {
 		return a
 	}
 	s.end(a, EndExpired)
@@ -70,7 +70,7 @@ func (s *Server) extend(a *allocation, h *holder, now time.Time, lifetime time.D
 		a.holder.Store(new(*h))
 		a.limit = s.cfg.limit(a.since, h)
 	}
-	end := earlier(now.Add(lifetime), a.limit)
+	end := s.deadline(h, earlier(now.Add(lifetime), a.limit), now)
 	a.deadline.set(end)
 	s.emitLocked(EventRefreshed, a, "")
 	return end.Sub(now), nil

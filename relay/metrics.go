@@ -59,6 +59,8 @@ type metrics struct {
 	ended       map[EndReason]prometheus.Counter
 	eventsLost  prometheus.Counter
 	revocations prometheus.Counter
+	// revocationsUnkept hold, but RevocationLog did not take them.
+	revocationsUnkept prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
@@ -86,6 +88,9 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		revocations: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "epcscf_relay_revocations_total", Help: "Revocations received.",
 		}),
+		revocationsUnkept: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "epcscf_relay_revocations_unkept_total", Help: "Revocations that hold, but could not be kept for a restart; the edge is told to try again.",
+		}),
 	}
 	for i, name := range dropNames {
 		m.drops[i] = drops.WithLabelValues(name)
@@ -105,7 +110,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{drops, answers, m.made, m.refreshed, ended, m.eventsLost, m.revocations, newTrafficCollector(s)} {
+	for _, c := range []prometheus.Collector{drops, answers, m.made, m.refreshed, ended, m.eventsLost, m.revocations, m.revocationsUnkept, newTrafficCollector(s)} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("relay: register metrics: %w", err)
 		}

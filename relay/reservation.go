@@ -91,7 +91,7 @@ func (s *Server) openPair(family byte) (first, next *leg, err error) {
 			return nil, nil, err
 		}
 		at := netip.AddrPortFrom(first.bound.Addr(), first.bound.Port()+1)
-		if at.Port() <= s.cfg.MaxPort {
+		if at.Port() <= s.cfg.MaxPort && !s.policy.barred(at) {
 			if next, err = s.openLegAt(at); err == nil {
 				return first, next, nil
 			}

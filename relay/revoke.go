@@ -14,6 +14,8 @@ var _ turncred.Revoker = (*Server)(nil)
 // Revoke implements turncred.Revoker. When it returns nil, credentials that r hits make no
 // allocation any more, also where the Allocate was under way, and allocations that they
 // made have ended; with KeepLive those last Config.Grace beyond their credential at most.
+// And r is in Config.Revocations. Where that fails r holds all the same, but the error says
+// that a restart would forget it: try again.
 func (s *Server) Revoke(ctx context.Context, r turncred.Revocation) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -22,7 +24,12 @@ func (s *Server) Revoke(ctx context.Context, r turncred.Revocation) error {
 		return errors.New("relay: revocation without Until would be forgotten at once")
 	}
 	s.metrics.revocations.Inc()
+	s.revoke(r)
+	return s.keep(ctx, r)
+}
 
+// revoke takes effect at once: nobody goes on because a disk is slow.
+func (s *Server) revoke(r turncred.Revocation) {
 	s.mu.Lock()
 	s.revoked.add(r)
 	var hit []*allocation
@@ -43,7 +50,6 @@ func (s *Server) Revoke(ctx context.Context, r turncred.Revocation) error {
 		a.release()
 	}
 	s.log.Info("relay: credentials revoked", "tid", r.Tid, "kid", r.KeyID, "subject", r.Subject, "keep_live", r.KeepLive, "ended", len(hit))
-	return nil
 }
 
 // candidatesLocked returns the live allocations that r may hit.

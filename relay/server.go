@@ -28,6 +28,7 @@ type Server struct {
 	metrics  *metrics
 	pending  atomic.Int64 // streams without an allocation
 	strange  *strangers
+	edge     *edgeContact
 	events   chan *Event
 	emitted  chan struct{} // closed when there are no more events
 
@@ -50,7 +51,7 @@ type Server struct {
 	wg     sync.WaitGroup
 }
 
-// New checks cfg. It opens nothing and starts nothing.
+// New checks cfg and loads its revocations. It opens nothing and starts nothing.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -61,7 +62,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: limitLog(cfg.Logger), nonces: n, dummyKey: newDummyKey(),
-		policy: newPeerPolicy(&cfg, cfg.Logger), faces: cfg.faces(), strange: newStrangers(cfg.ChallengeRate),
+		policy: newPeerPolicy(&cfg, cfg.Logger), faces: cfg.faces(), strange: newStrangers(cfg.ChallengeRate), edge: newEdgeContact(&cfg),
 		flows: newTable[FiveTuple](), relayed: newTable[netip.AddrPort](),
 		subjects: map[turncred.Subject]map[*allocation]struct{}{},
 		budgets:  map[turncred.Subject]*allowance{},
@@ -71,6 +72,9 @@ func New(cfg Config) (*Server, error) {
 		events:   make(chan *Event, eventQueue), emitted: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.loadRevocations(); err != nil {
+		return nil, err
+	}
 	if s.metrics, err = newMetrics(cfg.Metrics, s); err != nil {
 		return nil, err
 	}
@@ -166,12 +170,13 @@ func (s *Server) sweepLoop() {
 
 func (s *Server) sweep(now time.Time) {
 	s.flows.all(func(a *allocation) {
-		if !a.liveAt(now) {
+		if s.overAt(a, now) {
 			s.end(a, EndExpired)
 			return
 		}
 		a.paths.prune(now)
 	})
+	s.watchEdges(now)
 	s.mu.Lock()
 	s.revoked.prune(now)
 	s.pruneBudgetsLocked(now)
@@ -184,7 +189,7 @@ func (s *Server) Allocations() []AllocationInfo {
 	now := s.cfg.Now()
 	var list []AllocationInfo
 	s.flows.all(func(a *allocation) {
-		if a.liveAt(now) {
+		if !s.overAt(a, now) {
 			list = append(list, a.info(now))
 		}
 	})
