@@ -29,8 +29,8 @@ func newServeCommand() *cobra.Command {
 		Long: `Run the eP-CSCF and its TURN relay before a real core, from one configuration file:
 "epcscf config" prints all that it may hold, "epcscf check" checks it.
 
-SIGHUP reads the certificates again, and turn.approach, keys and log.level; the rest
-waits for a restart. Certificates whose files change are read again without it. SIGTERM
+SIGHUP reads the certificates again, and turn.approach, keys, tokens.keys and
+log.level; the rest waits for a restart. Certificates whose files change are read again without it. SIGTERM
 turns readiness red, closes the WebSockets with 1001 and ends.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runServe(c, s) },
@@ -120,8 +120,7 @@ func (r *reloads) reload() *config.File {
 		r.log.Error("configuration not reloaded: what ran goes on", "err", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return r.now
 	}
-	t := next.Node().TURN
-	if err := r.node.SetTURN(t.Approach, t.Keys); err != nil {
+	if err := r.node.SetTURN(next.Node().TURN); err != nil {
 		r.log.Error("configuration not reloaded: what ran goes on", "err", err)
 		return r.now
 	}

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -41,7 +41,12 @@ type served struct {
 // file before; args follow "serve -c FILE".
 func operate(t *testing.T, change func(yaml string) string, args ...string) *served {
 	t.Helper()
-	dir := t.TempDir()
+	return operateIn(t, t.TempDir(), nil, change, args...)
+}
+
+// operateIn is operate in a given folder, with more files of secrets in it.
+func operateIn(t *testing.T, dir string, secrets map[string]string, change func(yaml string) string, args ...string) *served {
+	t.Helper()
 	s := &served{
 		dir: dir, file: filepath.Join(dir, "epcscf.yaml"), web: freeAddr(t), admin: freeAddr(t),
 		ca: testpki.NewCA(t, dir), out: &realpart.Output{}, log: &realpart.Output{}, exit: make(chan int, 1),
@@ -50,6 +55,10 @@ func operate(t *testing.T, change func(yaml string) string, args ...string) *ser
 	s.write(t, "deployment.key", strings.Repeat("d", 32))
 	s.write(t, "k1.key", strings.Repeat("k", 32))
 	s.write(t, "alice.pw", "password of alice")
+	s.write(t, "t1.key", base64.StdEncoding.EncodeToString([]byte(strings.Repeat("t", 32))))
+	for name, text := range secrets {
+		s.write(t, name, text)
+	}
 	yaml := fmt.Sprintf(`turn: {max_ttl: 10m, deployment_secret_file: deployment.key}
 keys:
   - kid: k1
@@ -90,11 +99,21 @@ func (s *served) write(t *testing.T, name, text string) {
 // edit changes the file.
 func (s *served) edit(t *testing.T, old, new string) {
 	t.Helper()
-	text, err := os.ReadFile(s.file)
-	if err != nil || !bytes.Contains(text, []byte(old)) {
-		t.Fatalf("%q is not in the file: %v", old, err)
+	text := s.text(t)
+	if !strings.Contains(text, old) {
+		t.Fatalf("%q is not in the file", old)
 	}
-	s.write(t, "epcscf.yaml", strings.Replace(string(text), old, new, 1))
+	s.write(t, "epcscf.yaml", strings.Replace(text, old, new, 1))
+}
+
+// text returns the file.
+func (s *served) text(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // hangUp sends SIGHUP, to this process, as the server runs in it.

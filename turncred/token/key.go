@@ -33,8 +33,8 @@ func ParseAlgorithm(s string) (Algorithm, error) {
 	return "", fmt.Errorf("unknown token algorithm %q: use %q or %q", s, A256GCM, A128GCM)
 }
 
-// keyLen returns how many bytes of K the algorithm takes.
-func (a Algorithm) keyLen() int {
+// KeyLen returns how many bytes of K the algorithm takes.
+func (a Algorithm) KeyLen() int {
 	if a == A128GCM {
 		return 16
 	}
@@ -98,7 +98,7 @@ func newRingKey(k Key) (*ringKey, error) {
 	if k.Algorithm, err = ParseAlgorithm(string(k.Algorithm)); err != nil {
 		return nil, fmt.Errorf("token key %s: %w", k.ID, err)
 	}
-	n := k.Algorithm.keyLen()
+	n := k.Algorithm.KeyLen()
 	if k.Secret.Len() < n {
 		return nil, fmt.Errorf("token key %s: secret of %d bytes, %s wants %d", k.ID, k.Secret.Len(), k.Algorithm, n)
 	}

@@ -23,6 +23,7 @@ func (f *File) check() {
 		f.checkForeign()
 	}
 	f.checkSecrets()
+	f.checkTokens()
 	f.checkCertificates()
 	f.checkCoreTLS()
 	f.checkSockets()

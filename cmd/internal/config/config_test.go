@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"epcscf/cmd/internal/testpki"
 	"epcscf/turncred"
+	"epcscf/turncred/token"
 )
 
 // folder is an operator's, with what good names.
@@ -24,6 +26,8 @@ func folder(t *testing.T) string {
 	write(t, dir, "deployment.key", strings.Repeat("d", 32)+"\n", 0o600)
 	write(t, dir, "k1.key", strings.Repeat("k", 32), 0o600)
 	write(t, dir, "short.key", strings.Repeat("k", 31)+"\n", 0o600)
+	write(t, dir, "t1.key", base64.StdEncoding.EncodeToString([]byte(strings.Repeat("t", 32)))+"\n", 0o600)
+	write(t, dir, "t16.key", base64.StdEncoding.EncodeToString([]byte(strings.Repeat("t", 16))), 0o600)
 	write(t, dir, "open.key", strings.Repeat("k", 32), 0o644)
 	write(t, dir, "group.key", strings.Repeat("k", 32), 0o640)
 	edge, err := os.ReadFile(filepath.Join(dir, "edge.key"))
@@ -166,6 +170,14 @@ var mistakes = []struct {
 	{"certificate is not for the name in turns", "public_name: turn.ims.test", "public_name: relay.ims.test", "14:5", []string{"relay.ims.test", "turns:"}},
 	{"half a pair", "relay:", "relay:\n  tls:\n    cert_file: edge.pem", "22:3", []string{"relay.tls", "both"}},
 
+	{"token keys without a name", "admin:", "tokens:\n  keys: [{kid: t1, file: t1.key}]\nadmin:", "26:1", []string{"tokens.server_name", "turn.ims.example"}},
+	{"tokens without a key", "admin:", "tokens: {server_name: turn.ims.test}\nadmin:", "26:1", []string{"tokens.keys", "kid: t1"}},
+	{"token key that is not base64", "admin:", "tokens:\n  server_name: turn.ims.test\n  keys: [{kid: t1, file: short.key}]\nadmin:", "28:10", []string{"short.key", "base64", "openssl rand -base64 32"}},
+	{"token key too short", "admin:", "tokens:\n  server_name: turn.ims.test\n  keys: [{kid: t1, file: t16.key}]\nadmin:", "28:10", []string{"t16.key", "16 bytes", "32"}},
+	{"token key readable by others", "admin:", "tokens:\n  server_name: turn.ims.test\n  keys: [{kid: t1, file: open.key}]\nadmin:", "28:10", []string{"0644", "chmod 600"}},
+	{"token algorithm", "admin:", "tokens:\n  server_name: turn.ims.test\n  keys:\n    - kid: t1\n      file: t1.key\n      algorithm: A256CBC-HS512\nadmin:", "31:18", []string{"tokens.keys.algorithm", "A256GCM or A128GCM"}},
+	{"key of the other list", "    not_after:", "    foreign: true\n    not_after:", "7:14", []string{"keys.foreign", "kid, file, not_before, not_after"}},
+
 	{"hop over TLS without authorities", "udp:192.0.2.10:5060", "tls:core.ims.test", "18:1", []string{"core.tls.ca_file", "tls:core.ims.test", "authorities"}},
 	{"core's TLS without our certificate", "  next_hops:", "  tls: {ca_file: ca.pem}\n  next_hops:", "20:3", []string{"core.tls", "cert_file and key_file"}},
 	{"core's TLS without authorities", "  next_hops:", "  tls: {cert_file: edge.pem, key_file: edge.key}\n  next_hops:", "20:3", []string{"core.tls", "ca_file"}},
@@ -214,6 +226,29 @@ func TestEachMistakeHasItsMessage(t *testing.T) {
 		if strings.Contains(said, "\n") || strings.Contains(said, "hunter2") {
 			t.Errorf("%s: more than a line, or a secret: %q", tt.name, said)
 		}
+	}
+}
+
+func TestTokens(t *testing.T) {
+	f, err := Load(write(t, folder(t), "epcscf.yaml", good+`tokens:
+  server_name: turn.ims.test
+  max_lifetime: 10m
+  keys:
+    - {kid: t1, file: t1.key}
+    - {kid: as1, file: t16.key, algorithm: A128GCM, foreign: true, not_after: "2030-01-01T00:00:00Z"}
+`, 0o644), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := f.Node().TURN.Tokens
+	if got.ServerName != "turn.ims.test" || got.MaxLifetime != 10*time.Minute || len(got.Keys) != 2 {
+		t.Fatalf("%+v", got)
+	}
+	if k := got.Keys[0]; k.ID != "t1" || k.Foreign || k.Algorithm.KeyLen() != 32 || string(k.Secret.Reveal()) != strings.Repeat("t", 32) {
+		t.Errorf("t1: %+v", k)
+	}
+	if k := got.Keys[1]; k.ID != "as1" || !k.Foreign || k.Algorithm != token.A128GCM || k.NotAfter.Year() != 2030 {
+		t.Errorf("as1: %+v", k)
 	}
 }
 

@@ -32,7 +32,7 @@ type File struct {
 	relay                node.Relay
 	relayOn              bool
 	requireAuthorization bool
-	keys                 []keyItem
+	keys, tokenKeys      []keyItem
 
 	proxyTLS, relayTLS, coreTLS pairFiles
 	deploymentSecret, flowKey   string // file names
@@ -191,8 +191,8 @@ func (f *File) mapping(prefix string, n *ast.MappingNode) {
 		switch {
 		case i >= 0:
 			f.take(&table[i], v)
-		case name == "keys":
-			f.take(&key{name: "keys", set: setKeys}, v)
+		case keyListOf(name) != nil:
+			f.take(&key{name: name, set: keyListOf(name).set}, v)
 		case isSection(name):
 			f.section(name, v)
 		default:

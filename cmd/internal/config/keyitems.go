@@ -8,34 +8,47 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"epcscf/turncred"
+	"epcscf/turncred/token"
 )
 
-// keyItem is one of keys, before its file is read.
+// keyItem is one of a list of keys, before its file is read.
 type keyItem struct {
 	turncred.Key
-	file string
-	at   value // where it stands
+	algorithm token.Algorithm // of a token's key
+	foreign   bool
+	file      string
+	at        value // where it stands
 }
 
-// setKeys reads the list of keys.
-func setKeys(f *File, v value) error {
+// keyListOf returns the list of keys that has a name, or nil.
+func keyListOf(name string) *keyList {
+	i := slices.IndexFunc(keyLists, func(l keyList) bool { return l.name == name })
+	if i < 0 {
+		return nil
+	}
+	return &keyLists[i]
+}
+
+// set reads the list.
+func (l *keyList) set(f *File, v value) error {
 	if _, ok := v.node.(*ast.SequenceNode); !ok {
 		return v.faultf("want a list of keys, each with kid and file, got %s", v.describe())
 	}
 	for _, item := range v.list() {
-		k, err := parseKeyItem(item)
+		k, err := l.parseItem(item)
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(f.keys, func(o keyItem) bool { return o.ID == k.ID }) {
+		all := l.to(f)
+		if slices.ContainsFunc(*all, func(o keyItem) bool { return o.ID == k.ID }) {
 			return item.faultf("kid %s is there twice: each key has a name of its own", k.ID)
 		}
-		f.keys = append(f.keys, k)
+		*all = append(*all, k)
 	}
 	return nil
 }
 
-func parseKeyItem(v value) (keyItem, error) {
+func (l *keyList) parseItem(v value) (keyItem, error) {
 	m, ok := v.node.(*ast.MappingNode)
 	if !ok {
 		return keyItem{}, v.faultf("want kid and file, got %s", v.describe())
@@ -44,6 +57,9 @@ func parseKeyItem(v value) (keyItem, error) {
 	for _, entry := range m.Values {
 		word := entry.Key.GetToken().Value
 		field := value{file: v.file, key: v.key + "." + word, node: entry.Value}
+		if !slices.ContainsFunc(l.items, func(i itemKey) bool { return i.name == word }) {
+			return k, l.unknownItem(word, field)
+		}
 		if err := k.set(word, field); err != nil {
 			return k, err
 		}
@@ -71,6 +87,18 @@ func (k *keyItem) set(word string, v value) (err error) {
 	case "file":
 		k.file, err = v.text("a file name")
 		return err
+	case "algorithm":
+		s, err := v.text("A256GCM or A128GCM")
+		if err != nil {
+			return err
+		}
+		if k.algorithm, err = token.ParseAlgorithm(s); err != nil {
+			return v.want("A256GCM or A128GCM")
+		}
+		return nil
+	case "foreign":
+		k.foreign, err = v.boolean()
+		return err
 	case "not_before":
 		k.NotBefore, err = instant(v)
 		return err
@@ -78,11 +106,15 @@ func (k *keyItem) set(word string, v value) (err error) {
 		k.NotAfter, err = instant(v)
 		return err
 	}
+	panic("config: no setter for " + word)
+}
+
+func (l *keyList) unknownItem(word string, v value) error {
 	if secretWord(word) {
 		return v.faultf("a secret never stands in this file: put it into a file of mode 0600 and name that by file")
 	}
 	var words []string
-	for _, i := range keyItems {
+	for _, i := range l.items {
 		words = append(words, i.name)
 	}
 	return v.faultf("there is no such key in an item of keys: use %s", strings.Join(words, ", "))

@@ -17,6 +17,8 @@ type section struct{ name, doc string }
 var sections = []section{
 	{"turn", "The TURN credentials that WICs get."},
 	{"keys", "The keys Km of approach shared-key, the TURN server's too. A list: a new key is there before its not_before, an old one stays until its last credential has expired. Takes effect on SIGHUP."},
+	{"tokens", "Access tokens (RFC 7635) that the relay takes, in ACCESS-TOKEN and in user names."},
+	{"tokens.keys", "The keys that authorization servers seal tokens with; each an item as below. Takes effect on SIGHUP."},
 	{"proxy", "The edge, toward the WICs."},
 	{"proxy.tls", "The certificate for wss. Files that change are read again, without a drop."},
 	{"proxy.limits", "What peers can make grow."},
@@ -49,12 +51,35 @@ const (
 	sample                // has another default, which missing tells; value is an example
 )
 
-// keyItems are the keys of an item of keys.
-var keyItems = []struct{ name, value, doc string }{
-	{"kid", "k1", "The key's name, up to 16 letters and digits; it stands in each user name."},
-	{"file", "secrets/k1.key", "The key in a file of mode 0600, 32 bytes or more: openssl rand -hex 32. For coturn, its static-auth-secret."},
+// keyList is a list of keys, a section whose items have keys of their own.
+type keyList struct {
+	name  string
+	off   bool // by default there is none
+	items []itemKey
+	to    func(*File) *[]keyItem
+}
+
+// itemKey is a key of an item.
+type itemKey struct{ name, value, doc string }
+
+// validity are the last keys of every item.
+var validity = []itemKey{
 	{"not_before", `""`, `Not signed with before, such as 2026-01-01T00:00:00Z; "" is always.`},
 	{"not_after", `""`, `Not signed with from then on; "" is never.`},
+}
+
+// keyLists are the sections that are lists of keys.
+var keyLists = []keyList{
+	{"keys", false, append([]itemKey{
+		{"kid", "k1", "The key's name, up to 16 letters and digits; it stands in each user name."},
+		{"file", "secrets/k1.key", "The key in a file of mode 0600, 32 bytes or more: openssl rand -hex 32. For coturn, its static-auth-secret."},
+	}, validity...), func(f *File) *[]keyItem { return &f.keys }},
+	{"tokens.keys", true, append([]itemKey{
+		{"kid", "t1", "The key's name, up to 16 letters and digits; a client gives it as its user name."},
+		{"file", "secrets/t1.key", "The key in base64, in a file of mode 0600: openssl rand -base64 32. For coturn, its ikm_key."},
+		{"algorithm", "A256GCM", "A256GCM (32 bytes) or A128GCM (16)."},
+		{"foreign", "false", "true: another authorization server makes the tokens; then quota is by token, and revocation by kid."},
+	}, validity...), func(f *File) *[]keyItem { return &f.tokenKeys }},
 }
 
 const day = 24 * time.Hour
@@ -78,6 +103,11 @@ var table = []key{
 		set: each(parseTURNURI, func(f *File) *[]string { return &f.node.TURN.URIs })},
 	{name: "turn.deployment_secret_file", value: "secrets/deployment.key", kind: must, doc: "Secret of the user names, the same at all edges and relays, in a file of mode 0600, 32 bytes or more: openssl rand -hex 32.",
 		set: text("a file name", func(f *File) *string { return &f.deploymentSecret })},
+
+	{name: "tokens.server_name", value: `""`, doc: "By what name authorization servers make tokens for this relay, such as turn.ims.example; coturn's server-name. Empty: no tokens are taken.",
+		set: text("a name", func(f *File) *string { return &f.node.TURN.Tokens.ServerName })},
+	{name: "tokens.max_lifetime", value: "1h", doc: "Longest lifetime that a token may have.",
+		set: duration(time.Second, day, func(f *File) *time.Duration { return &f.node.TURN.Tokens.MaxLifetime })},
 
 	{name: "proxy.domain", value: "ims.example", kind: must, doc: "The home domain.",
 		set: domain(func(f *File) *string { return &f.node.Proxy.Domain })},

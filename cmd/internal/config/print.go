@@ -23,9 +23,17 @@ func Print(w io.Writer) error {
 		if depth == 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "%s# %s\n%s%s:\n", in, s.doc, in, s.name[strings.LastIndexByte(s.name, '.')+1:])
-		if s.name == "keys" {
-			printKeyItem(&b)
+		word := s.name[strings.LastIndexByte(s.name, '.')+1:]
+		fmt.Fprintf(&b, "%s# %s\n", in, s.doc)
+		switch l := keyListOf(s.name); {
+		case l == nil:
+			fmt.Fprintf(&b, "%s%s:\n", in, word)
+		case l.off:
+			l.print(&b, in+"#")
+			fmt.Fprintf(&b, "%s%s: []\n", in, word)
+		default:
+			fmt.Fprintf(&b, "%s%s:\n", in, word)
+			l.print(&b, in)
 		}
 		for _, k := range table {
 			if i := strings.LastIndexByte(k.name, '.'); k.name[:i] == s.name {
@@ -55,12 +63,13 @@ func (k key) print(b *strings.Builder, in, word string) {
 	fmt.Fprintf(b, "%s# %s\n%s%s: %s\n", in, doc, in, word, v)
 }
 
-func printKeyItem(b *strings.Builder) {
-	for i, item := range keyItems {
+// print writes one item; in may comment it out.
+func (l *keyList) print(b *strings.Builder, in string) {
+	for i, item := range l.items {
 		lead := "    "
 		if i == 0 {
 			lead = "  - "
 		}
-		fmt.Fprintf(b, "    # %s\n%s%s: %s\n", item.doc, lead, item.name, item.value)
+		fmt.Fprintf(b, "%s    # %s\n%s%s%s: %s\n", in, item.doc, in, lead, item.name, item.value)
 	}
 }

@@ -5,7 +5,10 @@ import "slices"
 // Changed compares with an older state of the file: what of the difference a reload takes,
 // and what waits for a restart.
 func (f *File) Changed(old *File) (taken, waiting []string) {
-	names := []string{"keys"}
+	var names []string
+	for _, l := range keyLists {
+		names = append(names, l.name)
+	}
 	for _, k := range table {
 		names = append(names, k.name)
 	}
@@ -13,7 +16,7 @@ func (f *File) Changed(old *File) (taken, waiting []string) {
 		if f.raw[n] == old.raw[n] {
 			continue
 		}
-		onHUP := n == "keys" || slices.ContainsFunc(table, func(k key) bool { return k.name == n && k.onHUP })
+		onHUP := keyListOf(n) != nil || slices.ContainsFunc(table, func(k key) bool { return k.name == n && k.onHUP })
 		if onHUP {
 			taken = append(taken, n)
 		} else {

@@ -64,6 +64,7 @@ type TURN struct {
 	Order      turncred.UsernameOrder // default turncred.Order3GPP
 	Deployment turncred.Secret        // key of the Tids
 	Keys       []turncred.Key         // of approach 1
+	Tokens     Tokens                 // of RFC 7635
 	// Sink takes what approach 2 pushes; nil: the table of Relay.
 	Sink push.Sink
 }

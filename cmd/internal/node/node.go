@@ -19,7 +19,6 @@ import (
 
 	"epcscf/cmd/internal/proxyproto"
 	"epcscf/proxy"
-	"epcscf/turncred"
 )
 
 // stopWithin is how long flows and requests have to end after the context did.
@@ -140,11 +139,10 @@ func (n *Node) Close() error {
 // cannot be shown leaves the one before, and a line in the log.
 func (n *Node) ReloadCertificates() { n.shown.reload(true, n.log, time.Now()) }
 
-// SetTURN takes an approach and the keys of approach 1 from now on. Credentials that were
-// made before stay good, those of approach 1 while their key is among the keys.
-func (n *Node) SetTURN(approach turncred.Approach, keys []turncred.Key) error {
-	return n.turn.set(approach, keys)
-}
+// SetTURN takes the approach of next and its keys, of approach 1 and of tokens, from now on.
+// Credentials that were made before stay good, those of approach 1 and tokens while their
+// key is among the keys.
+func (n *Node) SetTURN(next TURN) error { return n.turn.setAll(next) }
 
 // Run serves until ctx ends, then turns readiness red, closes flows with 1001, allocations
 // and listeners, and returns nil. A part that fails ends the others, and its error is

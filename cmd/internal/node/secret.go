@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,23 @@ func ReadSecret(name string) (turncred.Secret, error) {
 		return turncred.Secret{}, fmt.Errorf("%s: the key has %d bytes, want %d or more: openssl rand -hex 32 makes one", name, len(data), turncred.MinSecretLen)
 	}
 	return turncred.NewSecret(data), nil
+}
+
+// ReadBase64Secret reads a key that stands in its file in base64, as ReadSecret does, and
+// decodes it. It must have least bytes then.
+func ReadBase64Secret(name string, least int) (turncred.Secret, error) {
+	data, err := readPrivate(name, 0o077)
+	if err != nil {
+		return turncred.Secret{}, err
+	}
+	key, err := base64.StdEncoding.Strict().DecodeString(string(bytes.TrimRight(data, "\r\n")))
+	if err != nil {
+		return turncred.Secret{}, fmt.Errorf("%s: the key is not base64 on one line: openssl rand -base64 %d makes one", name, least)
+	}
+	if len(key) < least {
+		return turncred.Secret{}, fmt.Errorf("%s: the key has %d bytes, want %d or more: openssl rand -base64 %d makes one", name, len(key), least, least)
+	}
+	return turncred.NewSecret(key), nil
 }
 
 // readPrivate reads a file of secrets, none of whose mode bits may be in forbidden.

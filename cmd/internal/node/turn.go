@@ -35,6 +35,7 @@ type turnSide struct {
 	table  *push.Table
 	sink   push.Sink
 	maxTTL time.Duration
+	tokens *tokenSide // nil: none are taken
 
 	issuer atomic.Pointer[turncred.Provisioner]
 	auth   atomic.Pointer[turncred.Authenticator]
@@ -58,6 +59,9 @@ func newTURNSide(cfg Config, at Addresses, reg prometheus.Registerer) (*turnSide
 	}
 	if t.sink == nil {
 		t.sink = t.table
+	}
+	if t.tokens, err = newTokenSide(cfg.TURN); err != nil {
+		return nil, err
 	}
 	var revoker turncred.Revoker
 	if cfg.Relay != nil {
@@ -83,9 +87,12 @@ func newTURNSide(cfg Config, at Addresses, reg prometheus.Registerer) (*turnSide
 	return t, nil
 }
 
-func newRelay(cfg Config, at Addresses, auth turncred.Authenticator, reg prometheus.Registerer) (*relay.Server, error) {
+func newRelay(cfg Config, at Addresses, t *turnSide, reg prometheus.Registerer) (*relay.Server, error) {
 	set := cfg.Relay.Settings
-	set.Realm, set.Auth, set.Logger, set.Metrics = cfg.TURN.Realm, auth, cfg.Logger, reg
+	set.Realm, set.Auth, set.Logger, set.Metrics = cfg.TURN.Realm, t, cfg.Logger, reg
+	if t.tokens != nil {
+		set.Tokens = t.tokens
+	}
 	if !set.RelayIP.IsValid() {
 		for _, a := range append(at.TURNUDP, append(at.TURNTCP, at.TURNTLS...)...) {
 			set.RelayIP = a.Addr()
@@ -98,6 +105,23 @@ func newRelay(cfg Config, at Addresses, auth turncred.Authenticator, reg prometh
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	return srv, nil
+}
+
+// setAll takes what of next may change while it runs; where an error is returned, nothing
+// has changed.
+func (t *turnSide) setAll(next TURN) error {
+	if t.tokens == nil {
+		return t.set(next.Approach, next.Keys)
+	}
+	tokens, err := t.tokens.with(next.Tokens.Keys)
+	if err != nil {
+		return err
+	}
+	if err := t.set(next.Approach, next.Keys); err != nil {
+		return err
+	}
+	t.tokens.auth.Store(tokens)
+	return nil
 }
 
 // set takes the approach and the keys of approach 1 from now on.
@@ -130,7 +154,11 @@ func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
 		_, err := turncred.ParseApproach(string(approach))
 		return err
 	}
-	auth := turncred.Authenticator(turncred.Chain{t.table, shared})
+	chain := turncred.Chain{t.table, shared}
+	if t.tokens != nil {
+		chain = append(chain, t.tokens)
+	}
+	auth := turncred.Authenticator(chain)
 	t.auth.Store(&auth)
 	t.issuer.Store(&issuer)
 	return nil
