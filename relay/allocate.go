@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -40,12 +41,13 @@ func (w *worker) handleAllocate(r *request) *refusal {
 		return refuse(stun.CodeUnsupportedTransProto, "REQUESTED-TRANSPORT is not UDP")
 	}
 
-	// Step 4, DONT-FRAGMENT, is an unknown attribute to us: see understood.
+	// Step 4, DONT-FRAGMENT, is the sockets' to say: see allocate.
 	// Steps 5 to 9: families and ports.
 	want, no := w.checkRelayAddress(r)
 	if no != nil {
 		return no
 	}
+	want.whole = r.msg.Contains(stun.AttrDontFragment)
 	lifetime, no := lifetimeWanted(r.msg)
 	if no != nil {
 		return no
@@ -70,6 +72,7 @@ type wanted struct {
 	also   bool // IPv6 beside IPv4
 	even   bool // port
 	pair   bool // the next port reserved
+	whole  bool // DF on datagrams that ask for it
 	token  *reservationToken
 }
 
@@ -148,6 +151,18 @@ func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*all
 		s.log.Warn("relay: no relayed socket", "err", err)
 		return nil, refuse(stun.CodeInsufficientCapacity, "no relayed socket")
 	}
+	discard := func() {
+		if next != nil {
+			_ = next.sock.Close()
+		}
+		for _, l := range legs {
+			_ = l.sock.Close()
+		}
+	}
+	if want.whole && !slices.ContainsFunc(legs, func(l *leg) bool { return l.setsDF }) {
+		discard()
+		return nil, &refusal{code: stun.CodeUnknownAttribute, cause: "sockets without DF", unknown: []stun.AttrType{stun.AttrDontFragment}}
+	}
 	a := &allocation{
 		five: r.five, client: r.conn.retain(), legs: legs,
 		since: r.now, made: r.msg.TransactionID, owner: r.holder.owner(),
@@ -156,12 +171,7 @@ func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*all
 	a.holder.Store(new(r.holder))
 	a.deadline.set(s.deadline(&r.holder, earlier(r.now.Add(lifetime), a.limit), r.now))
 	if no := s.insert(a, next); no != nil {
-		if next != nil {
-			legs = append(legs, next)
-		}
-		for _, l := range legs {
-			_ = l.sock.Close()
-		}
+		discard()
 		return nil, no
 	}
 	a.client.trust(a)
@@ -247,6 +257,7 @@ func (s *Server) newLeg(sock socket, bound netip.AddrPort) *leg {
 	if ip := s.faces.of(l.family()).external; ip.IsValid() {
 		l.relayed = netip.AddrPortFrom(ip, bound.Port())
 	}
+	l.setsDF = l.setWhole(false) == nil // Linux sets DF by itself
 	return l
 }
 

@@ -7,8 +7,8 @@ import (
 )
 
 // understood are the comprehension-required attributes that we know, those that we ignore
-// where they are unexpected included (RFC 8489 §6.3). DONT-FRAGMENT is not among them: our
-// sockets cannot set DF for one datagram (RFC 8656 §7.2, step 4).
+// where they are unexpected included (RFC 8489 §6.3). DONT-FRAGMENT is one of them where our
+// sockets can set DF (RFC 8656 §7.2, step 4).
 var understood = map[stun.AttrType]bool{
 	stun.AttrMappedAddress: true, stun.AttrUsername: true, stun.AttrMessageIntegrity: true,
 	stun.AttrErrorCode: true, stun.AttrUnknownAttributes: true, stun.AttrRealm: true,
@@ -18,7 +18,7 @@ var understood = map[stun.AttrType]bool{
 	stun.AttrChannelNumber: true, stun.AttrLifetime: true, stun.AttrXORPeerAddress: true,
 	stun.AttrData: true, stun.AttrXORRelayedAddress: true, stun.AttrEvenPort: true,
 	stun.AttrRequestedTransport: true, stun.AttrRequestedAddressFamily: true,
-	stun.AttrReservationToken: true,
+	stun.AttrReservationToken: true, stun.AttrDontFragment: true,
 }
 
 // unknownIn returns the comprehension-required attributes of m that we do not know. tokens

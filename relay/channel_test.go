@@ -72,7 +72,7 @@ func TestWrongDataIsDropped(t *testing.T) {
 	c.send([]byte{0x40, 0, 0, 5, 'a', 'b', 'c', 'd'}) // shorter than it says
 	c.sendChannel(0x4001, "unbound")
 	send() // no DATA
-	send(attr(stun.AttrData, 'x'), attr(stun.AttrDontFragment))
+	send(attr(stun.AttrData, 'x'), attr(0x7777))
 	c.send(build(stun.MethodSend, stun.ClassIndication, attr(stun.AttrData, 'x')).Raw)
 	c.wantSilence()
 	p.wantNothing()

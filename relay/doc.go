@@ -5,8 +5,8 @@
 // Credentials are of the long-term mechanism (RFC 8489 §9.2), or access tokens (RFC 7635,
 // Config.Tokens), whose holders may renew a live allocation with another token.
 //
-// It does not do: TCP relaying (RFC 6062), DTLS to clients, mobility, redirection,
-// DONT-FRAGMENT (420), and ICMP to clients (RFC 8656 §11.5).
+// It does not do: TCP relaying (RFC 6062), DTLS to clients, mobility, redirection, and ICMP
+// to clients (RFC 8656 §11.5).
 //
 // # The path of a message
 //

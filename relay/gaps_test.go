@@ -261,7 +261,7 @@ func TestUnknownAttributesAre420(t *testing.T) {
 	want(c.do(c.request(stun.MethodBinding, attr(0x7777), attr(0xFFFE), attr(0x0003, 0, 0, 0, 0))), 0x7777, 0x0003)
 	c.challenge()
 	wantCode(t, c.do(c.request(stun.MethodAllocate, transportUDP, attr(0x7777))), stun.CodeUnauthorized) // RFC 8489 §6.3: that first
-	want(c.signed(stun.MethodAllocate, transportUDP, attr(stun.AttrDontFragment)), stun.AttrDontFragment)
+	want(c.signed(stun.MethodAllocate, transportUDP, attr(0x7778), attr(0x7777)), 0x7778, 0x7777)
 	want(c.signed(stun.MethodAllocate, transportUDP, attr(0x001B, 1, 2, 3, 4)), 0x001B)
 }
 

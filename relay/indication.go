@@ -21,7 +21,7 @@ func (w *worker) handleSend(m *stun.Message, five FiveTuple) {
 		w.s.metrics.drop(dropMalformed)
 		return
 	}
-	for _, attr := range m.Attributes { // DONT-FRAGMENT, for one, discards the message
+	for _, attr := range m.Attributes {
 		if attr.Type.Required() && !understood[attr.Type] {
 			w.s.metrics.drop(dropUnsupported)
 			return
@@ -32,6 +32,10 @@ func (w *worker) handleSend(m *stun.Message, five FiveTuple) {
 	perm := a.paths.permits(peer.Addr(), now)
 	if perm == nil {
 		w.s.metrics.drop(dropNoPermission)
+		return
+	}
+	if m.Contains(stun.AttrDontFragment) {
+		w.s.sendWhole(a, data.Value, peer, perm.verdict, now)
 		return
 	}
 	w.s.sendToPeer(a, data.Value, peer, perm.verdict, now)

@@ -61,6 +61,7 @@ type leg struct {
 	bound   netip.AddrPort // of sock
 	relayed netip.AddrPort // as the client knows it: bound, or with the external address
 	ended   atomic.Bool    // before its allocation (RFC 8656 §8.1)
+	setsDF  bool           // sock can be told to
 }
 
 func (l *leg) family() byte { return familyOf(l.relayed.Addr()) }
