@@ -15,22 +15,6 @@ import (
 	"epcscf/turncred"
 )
 
-func TestRetransmittedAllocateIsAnsweredAgain(t *testing.T) {
-	w := newWorld(t, nil)
-	c := w.client(t, UDP, w.credential(t, "alice", 1))
-	c.challenge()
-	m := c.sign(c.request(stun.MethodAllocate, transportUDP))
-	first, second := c.do(m), c.do(m)
-	wantCode(t, second, 0)
-	if a, b := c.relayed(first), c.relayed(second); a != b {
-		t.Errorf("relayed %s, then %s", a, b)
-	}
-	if n := len(w.Allocations()); n != 1 {
-		t.Errorf("%d allocations, want 1", n)
-	}
-	wantCode(t, c.signed(stun.MethodAllocate, transportUDP), stun.CodeAllocMismatch)
-}
-
 // RFC 8656 §7.2, steps 5 to 9.
 func TestAllocateFamiliesAndPorts(t *testing.T) {
 	w := newWorld(t, nil)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/pion/stun/v3"
+
+	"epcscf/turncred"
 )
 
 // The gaps measured in other TURN servers, each a test that ours has it not.
@@ -21,8 +23,8 @@ func afterIntegrity(m *stun.Message, attrs ...stun.RawAttribute) *stun.Message {
 }
 
 // RFC 8489 §14.5: attributes after MESSAGE-INTEGRITY are ignored.
-func TestAttributesAfterIntegrityHaveNoEffect(t *testing.T) {
-	w := newWorld(t, nil)
+func attributesAfterIntegrity(t testing.TB, w *world) {
+	t.Helper()
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
 	c.allocate()
 	first, second := netip.MustParseAddrPort("127.0.0.7:9"), newPeer(t)
@@ -51,8 +53,8 @@ func TestAttributesAfterIntegrityHaveNoEffect(t *testing.T) {
 }
 
 // RFC 8656 §10.2: one denied peer refuses the whole request, and nothing is installed.
-func TestCreatePermissionIsAllOrNothing(t *testing.T) {
-	w := newWorld(t, nil)
+func permissionsAreAllOrNothing(t testing.TB, w *world) {
+	t.Helper()
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
 	relayed := c.allocate()
 	allowed := newPeer(t)
@@ -66,63 +68,106 @@ func TestCreatePermissionIsAllOrNothing(t *testing.T) {
 	allowed.send(relayed, "y")
 	c.wantSilence()
 	allowed.wantNothing()
-	if list := w.Allocations(); list[0].Permissions != 0 || list[0].PacketsToPeer != 0 {
-		t.Errorf("after a refused CreatePermission: %+v", list[0])
+}
+
+// RFC 8656 §10.2: 403, signed.
+func deniedPermission(t testing.TB, w *world) {
+	t.Helper()
+	c := w.client(t, UDP, w.credential(t, "alice", 1))
+	c.allocate()
+	for _, peer := range []string{"169.254.169.254:80", "10.0.0.1:5", "0.0.0.0:5", "224.0.0.1:5"} {
+		res := c.permit(netip.MustParseAddrPort(peer))
+		wantCode(t, res, stun.CodeForbidden)
+		if err := c.key().Check(res); err != nil {
+			t.Errorf("403 for %s is not signed: %v", peer, err)
+		}
 	}
 }
 
-func TestDeniedPeerIs403(t *testing.T) {
-	w := newWorld(t, nil)
+// RFC 8656 §12.2: 403, and not 401, which would have a client try again.
+func deniedChannel(t testing.TB, w *world) {
+	t.Helper()
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
 	c.allocate()
-	metadata := netip.MustParseAddrPort("169.254.169.254:80")
-	wantCode(t, c.permit(metadata), stun.CodeForbidden)
-	wantCode(t, c.bind(0x4000, metadata), stun.CodeForbidden)
-	wantCode(t, c.bind(0x4000, w.udp), stun.CodeForbidden) // a listener, though its range is open
-	wantCode(t, c.bind(0x4000, w.tls), stun.CodeForbidden)
+	for _, peer := range []string{"169.254.169.254:80", "10.0.0.1:5"} {
+		wantCode(t, c.bind(0x4000, netip.MustParseAddrPort(peer)), stun.CodeForbidden)
+	}
 }
 
-// RFC 8489 §9.2.4: 401 with REALM and NONCE, and the same bytes for every cause.
+// A listener of the server's is no peer, though its range is open.
+func listenerIsNoPeer(t testing.TB, w *world) {
+	t.Helper()
+	c := w.client(t, UDP, w.credential(t, "alice", 1))
+	c.allocate()
+	for _, listener := range []netip.AddrPort{w.udp, w.tcp, w.tls} {
+		if listener.IsValid() {
+			wantCode(t, c.bind(0x4000, listener), stun.CodeForbidden)
+		}
+	}
+}
+
+// RFC 8489 §9.2.4: 401 with REALM and a fresh NONCE, unsigned.
+func wrongPassword(t testing.TB, w *world) {
+	t.Helper()
+	good := w.credential(t, "alice", 1)
+	c := w.client(t, UDP, good)
+	c.challenge()
+	wrong := turncred.NewSecret([]byte("wrong"))
+	c.wantUnauthorized(good.Username, wrong, c.realm)
+	c.wantUnauthorized("nobody", wrong, c.realm)
+	wantCode(t, c.signed(stun.MethodAllocate, transportUDP), 0)
+}
+
+// RFC 8489 §9.2.4: the realm is the server's, whatever the client says.
+func anotherRealm(t testing.TB, w *world) {
+	t.Helper()
+	good := w.credential(t, "alice", 1)
+	c := w.client(t, UDP, good)
+	c.challenge()
+	c.wantUnauthorized(good.Username, good.Password, "evil.test")
+}
+
+// wantUnauthorized sends an Allocate, and returns the 401.
+func (c *rawClient) wantUnauthorized(username string, password turncred.Secret, realm string) []byte {
+	c.t.Helper()
+	m := c.request(stun.MethodAllocate, transportUDP)
+	m.Add(stun.AttrUsername, []byte(username))
+	m.Add(stun.AttrRealm, []byte(realm))
+	m.Add(stun.AttrNonce, []byte(c.nonce))
+	if err := stun.NewLongTermIntegrity(username, realm, string(password.Reveal())).AddTo(m); err != nil {
+		c.t.Fatal(err)
+	}
+	res := c.do(m)
+	wantCode(c.t, res, stun.CodeUnauthorized)
+	if res.Contains(stun.AttrMessageIntegrity) || !res.Contains(stun.AttrNonce) || !res.Contains(stun.AttrRealm) {
+		c.t.Error("401 is signed, or lacks NONCE or REALM")
+	}
+	return res.Raw
+}
+
+// RFC 8489 §9.2.4: whatever the cause of a 401, its bytes are the same.
 func TestUnauthorizedTellsNothing(t *testing.T) {
 	clk := newClock()
 	w := newWorld(t, func(c *Config) { c.Now = clk.Now })
 	good := w.credential(t, "alice", 1)
 	c := w.client(t, UDP, good)
 	c.challenge()
-
-	ask := func(username, password, realm string) []byte {
-		m := c.request(stun.MethodAllocate, transportUDP)
-		m.TransactionID = [stun.TransactionIDSize]byte{1}
-		m.WriteTransactionID()
-		m.Add(stun.AttrUsername, []byte(username))
-		m.Add(stun.AttrRealm, []byte(realm))
-		m.Add(stun.AttrNonce, []byte(c.nonce))
-		if err := stun.NewLongTermIntegrity(username, realm, password).AddTo(m); err != nil {
-			t.Fatal(err)
-		}
-		res := c.do(m)
-		wantCode(t, res, stun.CodeUnauthorized)
-		if res.Contains(stun.AttrMessageIntegrity) {
-			t.Error("401 is signed")
-		}
-		return res.Raw
-	}
-	password := string(good.Password.Reveal())
-	wrong := ask(good.Username, "wrong", c.realm)
-	unknown := ask("nobody", "wrong", c.realm)
-	realm := ask(good.Username, password, "evil.test")
+	guess := turncred.NewSecret([]byte("wrong"))
+	wrong := c.wantUnauthorized(good.Username, guess, c.realm)
+	unknown := c.wantUnauthorized("nobody", guess, c.realm)
+	realm := c.wantUnauthorized(good.Username, good.Password, "evil.test")
 	clk.advance(10 * time.Minute)
-	expired := ask(good.Username, password, c.realm) // 401 before 438: its nonce is old too
+	expired := c.wantUnauthorized(good.Username, good.Password, c.realm) // 401 before 438: its nonce is old too
 	clk.advance(-10 * time.Minute)
-	for name, got := range map[string][]byte{"unknown user": unknown, "another realm": realm, "expired": blank(t, expired)} {
+	for name, got := range map[string][]byte{"unknown user": unknown, "another realm": realm, "expired": expired} {
 		if !bytes.Equal(blank(t, got), blank(t, wrong)) {
 			t.Errorf("%s is told apart from a wrong password:\n%x\n%x", name, got, wrong)
 		}
 	}
 }
 
-// blank overwrites the nonce in a message.
-func blank(t *testing.T, b []byte) []byte {
+// blank overwrites transaction id and nonce in a message.
+func blank(t testing.TB, b []byte) []byte {
 	t.Helper()
 	m := &stun.Message{Raw: bytes.Clone(b)}
 	if err := m.Decode(); err != nil {
@@ -133,11 +178,13 @@ func blank(t *testing.T, b []byte) []byte {
 		t.Fatal("no NONCE")
 	}
 	clear(v)
+	m.TransactionID = [stun.TransactionIDSize]byte{}
+	m.WriteTransactionID()
 	return m.Raw
 }
 
-func TestIntegrityWithoutTheRestIs400(t *testing.T) {
-	w := newWorld(t, nil)
+func integrityWithoutTheRest(t testing.TB, w *world) {
+	t.Helper()
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
 	c.challenge()
 	m := c.request(stun.MethodAllocate, transportUDP)
@@ -152,8 +199,8 @@ func TestIntegrityWithoutTheRestIs400(t *testing.T) {
 }
 
 // RFC 8656 §5: requests that need an allocation get an answer without one.
-func TestNoAllocationIs437(t *testing.T) {
-	w := newWorld(t, nil)
+func noAllocation(t testing.TB, w *world) {
+	t.Helper()
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
 	c.challenge()
 	p := netip.MustParseAddrPort("127.0.0.1:9")
@@ -166,8 +213,8 @@ func TestNoAllocationIs437(t *testing.T) {
 }
 
 // RFC 8656 §5: another username on the five-tuple is 441, and an Allocate 437.
-func TestOtherUsersAllocationIs441(t *testing.T) {
-	w := newWorld(t, nil)
+func otherUsersAllocation(t testing.TB, w *world) {
+	t.Helper()
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
 	c.allocate()
 	c.cred = w.credential(t, "mallory", 1)
@@ -176,8 +223,8 @@ func TestOtherUsersAllocationIs441(t *testing.T) {
 	wantCode(t, c.signed(stun.MethodAllocate, transportUDP), stun.CodeAllocMismatch)
 }
 
-func TestOnlyUDPIsRelayed(t *testing.T) {
-	w := newWorld(t, nil)
+func onlyUDPIsRelayed(t testing.TB, w *world) {
+	t.Helper()
 	for _, transport := range []Transport{UDP, TCP} {
 		c := w.client(t, transport, w.credential(t, "alice", 1))
 		c.challenge()
@@ -209,32 +256,36 @@ func TestPermissionsAreBounded(t *testing.T) {
 	}
 }
 
-// A nonce is good for its source, for nonceLife and for nothing else.
-func TestNonceIsBoundToItsSource(t *testing.T) {
-	clk := newClock()
-	w := newWorld(t, func(c *Config) { c.Now = clk.Now })
-	cred := provision(t, w.sharedKey, "alice", 1, time.Hour)
+// A nonce is good for its source and for nobody else: what was captured is of no use.
+func nonceOfAnother(t testing.TB, w *world) {
+	t.Helper()
+	cred := w.credential(t, "alice", 1)
 	a, b := w.client(t, UDP, cred), w.client(t, UDP, cred)
 	a.challenge()
 	b.challenge()
-	fresh := b.nonce
 	b.nonce = a.nonce
 	res := b.signed(stun.MethodAllocate, transportUDP)
 	wantCode(t, res, stun.CodeStaleNonce)
 	b.learn(res)
 	wantCode(t, b.signed(stun.MethodAllocate, transportUDP), 0)
+}
 
+// A nonce is good for nonceLife.
+func TestNonceExpires(t *testing.T) {
+	clk := newClock()
+	w := newWorld(t, func(c *Config) { c.Now = clk.Now })
+	b := w.client(t, UDP, provision(t, w.sharedKey, "alice", 1, time.Hour))
+	b.allocate()
 	clk.advance(nonceLife)
-	b.nonce = fresh
-	res = b.signed(stun.MethodRefresh)
+	res := b.signed(stun.MethodRefresh)
 	wantCode(t, res, stun.CodeStaleNonce)
 	b.learn(res)
 	wantCode(t, b.signed(stun.MethodRefresh), stun.CodeAllocMismatch) // 600 s have passed for it too
 }
 
 // RFC 8656 §7.2: max(600, min(asked, 3600)).
-func TestLifetime(t *testing.T) {
-	w := newWorld(t, nil)
+func lifetimes(t testing.TB, w *world) {
+	t.Helper()
 	for asked, want := range map[time.Duration]time.Duration{
 		time.Second: 600 * time.Second, 3599 * time.Second: 3599 * time.Second, 86400 * time.Second: 3600 * time.Second,
 	} {
@@ -247,8 +298,8 @@ func TestLifetime(t *testing.T) {
 	}
 }
 
-func TestUnknownAttributesAre420(t *testing.T) {
-	w := newWorld(t, nil)
+func unknownAttributes(t testing.TB, w *world) {
+	t.Helper()
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
 	want := func(res *stun.Message, types ...stun.AttrType) {
 		t.Helper()
@@ -266,8 +317,8 @@ func TestUnknownAttributesAre420(t *testing.T) {
 }
 
 // What is not STUN or not whole gets no answer.
-func TestMalformedIsDropped(t *testing.T) {
-	w := newWorld(t, nil)
+func malformedIsDropped(t testing.TB, w *world) {
+	t.Helper()
 	c := w.client(t, UDP, w.credential(t, "alice", 1))
 	binding := build(stun.MethodBinding, stun.ClassRequest).Raw
 	cookie := bytes.Clone(binding)

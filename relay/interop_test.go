@@ -19,7 +19,7 @@ import (
 )
 
 // pionClient returns pion's client over the given transport.
-func pionClient(t *testing.T, w *world, transport Transport, cred turncred.Credential) *turn.Client {
+func pionClient(t testing.TB, w *world, transport Transport, cred turncred.Credential) *turn.Client {
 	t.Helper()
 	var conn net.PacketConn
 	var err error
@@ -69,17 +69,7 @@ func TestPionClient(t *testing.T) {
 				defer func() { _ = relay.Close() }()
 				outside := newPeer(t)
 				for i := range 20 { // pion begins with Send and binds a channel meanwhile
-					data := fmt.Sprintf("message %d", i)
-					if _, err := relay.WriteTo([]byte(data), net.UDPAddrFromAddrPort(outside.addr)); err != nil {
-						t.Fatal(err)
-					}
-					outside.want(addrPortOf(relay.LocalAddr()), data)
-					outside.send(addrPortOf(relay.LocalAddr()), data)
-					b := make([]byte, 100)
-					_ = relay.SetReadDeadline(time.Now().Add(answerWait))
-					if n, _, err := relay.ReadFrom(b); err != nil || string(b[:n]) != data {
-						t.Fatalf("back: %q, %v", b[:n], err)
-					}
+					echoThrough(t, relay, outside, fmt.Sprintf("message %d", i))
 				}
 			})
 		}

@@ -62,8 +62,12 @@ type memPacketConn struct {
 	once   sync.Once
 }
 
+func newMemPacketConn(addr netip.AddrPort) *memPacketConn {
+	return &memPacketConn{addr: net.UDPAddrFromAddrPort(addr), closed: make(chan struct{})}
+}
+
 func listenMemory(_ context.Context, addr netip.AddrPort) (net.PacketConn, error) {
-	return &memPacketConn{addr: net.UDPAddrFromAddrPort(addr), closed: make(chan struct{})}, nil
+	return newMemPacketConn(addr), nil
 }
 
 func (p *memPacketConn) ReadFrom([]byte) (int, net.Addr, error) {

@@ -1,11 +1,15 @@
 package relay
 
 import (
+	"context"
 	"encoding/binary"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/pion/stun/v3"
 )
@@ -153,6 +157,77 @@ func TestRelayToRelay(t *testing.T) {
 	a.sendChannel(0x4001, "x")
 	a.wantSilence()
 	squatter.wantNothing()
+}
+
+// Users of two relays talk relay to relay, and neither reaches a listener of the other's
+// that is listed.
+func TestTwoRelays(t *testing.T) {
+	one := newWorld(t, nil)
+	other := newWorld(t, func(c *Config) { c.DenyPeers = []netip.AddrPort{one.udp, one.tcp} })
+	a, b := one.client(t, UDP, one.credential(t, "alice", 1)), other.client(t, TLS, other.credential(t, "bob", 1))
+	talk(t, a, b)
+	wantCode(t, b.bind(0x4001, one.udp), stun.CodeForbidden)
+	b.sendTo(one.udp, string(build(stun.MethodBinding, stun.ClassRequest).Raw))
+	b.wantSilence()
+}
+
+// silentSocket counts what would have left.
+type silentSocket struct {
+	*memPacketConn
+	sent *atomic.Int64
+}
+
+func (s silentSocket) WriteToUDPAddrPort(b []byte, _ netip.AddrPort) (int, error) {
+	s.sent.Add(1)
+	return len(b), nil
+}
+
+// No packet leaves for the first, a middle and the last address of each denied range, in
+// whatever encoding: CreatePermission and ChannelBind are refused, and Send goes nowhere.
+func noPacketLeaves(t *testing.T) {
+	t.Helper()
+	var sent atomic.Int64
+	w := newWorld(t, func(c *Config) {
+		c.AllowPeers, c.RelayIP, c.RelayIP6 = nil, netip.MustParseAddr("8.8.4.4"), netip.MustParseAddr("2606:4700::1")
+		c.ListenPacket = func(_ context.Context, addr netip.AddrPort) (net.PacketConn, error) {
+			return silentSocket{newMemPacketConn(addr), &sent}, nil
+		}
+	})
+	c := w.client(t, UDP, provision(t, w.sharedKey, "alice", 1, time.Hour))
+	c.challenge()
+	wantCode(t, c.signed(stun.MethodAllocate, transportUDP, attr(attrAdditionalAddressFamily, familyIPv6, 0, 0, 0)), 0)
+	tried := 0
+	deny := func(ip netip.Addr, what string) {
+		tried++
+		peer := netip.AddrPortFrom(ip, 80)
+		if code := codeOf(c.permit(peer)); code != stun.CodeForbidden {
+			t.Errorf("CreatePermission for %s, %s: %d, want 403", ip, what, code)
+		}
+		if code := codeOf(c.bind(0x4000, peer)); code != stun.CodeForbidden {
+			t.Errorf("ChannelBind for %s, %s: %d, want 403", ip, what, code)
+		}
+		c.sendTo(peer, "x")
+		c.sendChannel(0x4000, "x")
+	}
+	for _, prefix := range slices.Concat(neverPeers, deniedPeers) {
+		for _, ip := range edges(prefix) {
+			deny(ip, prefix.String())
+			if ip.Is4() {
+				for name, hidden := range encodings(ip) {
+					deny(hidden, name+" of "+ip.String())
+				}
+			}
+		}
+	}
+	c.wantSilence()
+	if n := sent.Load(); n != 0 || tried < 300 {
+		t.Errorf("%d packets left for %d denied peers", n, tried)
+	}
+	for _, ip := range []string{"9.9.9.9", "2606:4700::1111"} { // or nothing could have left
+		wantCode(t, c.permit(netip.MustParseAddrPort(net.JoinHostPort(ip, "80"))), 0)
+		c.sendTo(netip.MustParseAddrPort(net.JoinHostPort(ip, "80")), "x")
+	}
+	eventually(t, "two packets leave", func() bool { return sent.Load() == 2 })
 }
 
 // RFC 8656 §21.1.7: what comes from a relayed address of ours to a listener is dropped.
