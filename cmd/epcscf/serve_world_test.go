@@ -47,6 +47,18 @@ func operate(t *testing.T, change func(yaml string) string, args ...string) *ser
 // operateIn is operate in a given folder, with more files of secrets in it.
 func operateIn(t *testing.T, dir string, secrets map[string]string, change func(yaml string) string, args ...string) *served {
 	t.Helper()
+	s := prepare(t, dir, secrets, change)
+	ctx, term := context.WithCancel(context.Background())
+	s.term = term
+	go func() { s.exit <- run(ctx, append([]string{"serve", "-c", s.file}, args...), s.out, s.log) }()
+	t.Cleanup(func() { s.end(t) })
+	s.eventually(t, "it is ready", s.ready)
+	return s
+}
+
+// prepare writes an operator's folder, and starts the core that its server will reach.
+func prepare(t *testing.T, dir string, secrets map[string]string, change func(yaml string) string) *served {
+	t.Helper()
 	s := &served{
 		dir: dir, file: filepath.Join(dir, "epcscf.yaml"), web: freeAddr(t), admin: freeAddr(t),
 		ca: testpki.NewCA(t, dir), out: &realpart.Output{}, log: &realpart.Output{}, exit: make(chan int, 1),
@@ -80,12 +92,6 @@ log: {level: info}
 		yaml = change(yaml)
 	}
 	s.write(t, "epcscf.yaml", yaml)
-
-	ctx, term := context.WithCancel(context.Background())
-	s.term = term
-	go func() { s.exit <- run(ctx, append([]string{"serve", "-c", s.file}, args...), s.out, s.log) }()
-	t.Cleanup(func() { s.end(t) })
-	s.eventually(t, "it is ready", s.ready)
 	return s
 }
 
@@ -255,7 +261,7 @@ func startCore(t *testing.T) string {
 }
 
 // wic runs bin/wic's command as alice.
-func (s *served) wic(t *testing.T, command string) string {
+func (s *served) wic(t *testing.T, command string, flags ...string) string {
 	t.Helper()
 	bin := filepath.Join(s.dir, "wic")
 	if _, err := os.Stat(bin); err != nil {
@@ -263,8 +269,8 @@ func (s *served) wic(t *testing.T, command string) string {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
 	}
-	out, err := exec.Command(bin, command, "--url", "wss://"+s.web+"/ws", "--domain", "ims.test", "--user", "alice",
-		"--password-file", filepath.Join(s.dir, "alice.pw"), "--ca", s.ca.File, "--json").CombinedOutput()
+	out, err := exec.Command(bin, append([]string{command, "--url", "wss://" + s.web + "/ws", "--domain", "ims.test", "--user", "alice",
+		"--password-file", filepath.Join(s.dir, "alice.pw"), "--ca", s.ca.File, "--json"}, flags...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("wic %s: %v\n%s\n%s", command, err, out, s.log)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -97,10 +98,29 @@ func (f *File) checkRelay() {
 	if s.MaxPort < s.MinPort {
 		f.addAt("relay.max_port", "%d is below min_port %d", s.MaxPort, s.MinPort)
 	}
+	f.checkRevocations()
 	for _, p := range s.AllowPeers {
 		if p.Addr().IsLoopback() {
 			f.note("relay.allow_peers opens " + p.String() + ": whoever has a credential reaches what this host keeps to itself")
 		}
+	}
+}
+
+// checkRevocations looks for the folder of the file, which the start makes.
+func (f *File) checkRevocations() {
+	const key = "relay.revocations_file"
+	r := &f.relay.Revocations
+	r.From = key
+	if p, ok := f.at[key]; ok {
+		r.From = from(f.Name, p.line, key)
+	}
+	if r.File == "" {
+		f.note(key + " is empty: a restart takes credentials again that were revoked")
+		return
+	}
+	r.File = f.path(r.File)
+	if st, err := os.Stat(filepath.Dir(r.File)); err != nil || !st.IsDir() {
+		f.addAt(key, "%s is no folder: make it, and let this user write in it", filepath.Dir(r.File))
 	}
 }
 

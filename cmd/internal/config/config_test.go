@@ -170,6 +170,7 @@ var mistakes = []struct {
 	{"certificate is not for the name in turns", "public_name: turn.ims.test", "public_name: relay.ims.test", "14:5", []string{"relay.ims.test", "turns:"}},
 	{"half a pair", "relay:", "relay:\n  tls:\n    cert_file: edge.pem", "22:3", []string{"relay.tls", "both"}},
 
+	{"folder of revocations missing", "relay:", "relay:\n  revocations_file: nothing/revocations.db", "22:3", []string{"relay.revocations_file", "nothing is no folder"}},
 	{"token keys without a name", "admin:", "tokens:\n  keys: [{kid: t1, file: t1.key}]\nadmin:", "26:1", []string{"tokens.server_name", "turn.ims.example"}},
 	{"tokens without a key", "admin:", "tokens: {server_name: turn.ims.test}\nadmin:", "26:1", []string{"tokens.keys", "kid: t1"}},
 	{"token key that is not base64", "admin:", "tokens:\n  server_name: turn.ims.test\n  keys: [{kid: t1, file: short.key}]\nadmin:", "28:10", []string{"short.key", "base64", "openssl rand -base64 32"}},

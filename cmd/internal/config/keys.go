@@ -228,6 +228,8 @@ var table = []key{
 		set: duration(time.Second, day, func(f *File) *time.Duration { return &f.relay.Settings.Grace })},
 	{name: "relay.max_age", value: "24h", doc: "Longest life of an allocation.",
 		set: duration(time.Minute, 30*day, func(f *File) *time.Duration { return &f.relay.Settings.MaxAge })},
+	{name: "relay.revocations_file", value: "revocations.db", doc: "What keeps revocations over a restart: a file in a folder that this user may write, made with mode 0600. Empty: a restart forgets them.",
+		set: text("a file name", func(f *File) *string { return &f.relay.Revocations.File })},
 	{name: "relay.quota", value: "32", doc: "Allocations of one user at a time; a browser makes 6 to 12.",
 		set: integer(1, 65536, func(f *File) *int { return &f.relay.Settings.MaxAllocationsPerSubject })},
 	{name: "relay.max_permissions", value: "64", doc: "Permissions, and likewise channels, of one allocation.",

@@ -77,9 +77,15 @@ type Relay struct {
 	PublicName string
 	// Certificate is shown at TLS.
 	Certificate *Certificate
-	// Settings are the relay's own but for what the node adds: Realm, Auth, Logger, Metrics.
+	// Revocations outlive a restart in a file; without one they end with the process.
+	Revocations RevocationsFile
+	// Settings are the relay's own but for what the node adds: Realm, Auth, Tokens,
+	// Revocations, Logger, Metrics.
 	Settings relay.Config
 }
+
+// RevocationsFile names a bolt file, with the flag or key that an error about it names.
+type RevocationsFile struct{ File, From string }
 
 // Bounds of TURN.MaxTTL: below, a browser would renew all the time; above, a stolen
 // credential is worth stealing.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"epcscf/proxy"
@@ -106,6 +107,7 @@ func (d *Demo) node(sec secrets, pki *localPKI) Config {
 		Relay: &Relay{
 			UDP: []Address{plain}, TCP: []Address{plain}, TLS: []Address{at("--turns-listen", d.TURNSListen)},
 			Certificate: FixedCertificate(pki.Leaf), Settings: relay.Config{AllowPeers: d.openPeers()},
+			Revocations: RevocationsFile{File: filepath.Join(d.DataDir, "revocations.db"), From: "--data-dir"},
 		},
 		Logger: d.Logger,
 	}

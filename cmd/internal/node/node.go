@@ -19,6 +19,7 @@ import (
 
 	"epcscf/cmd/internal/proxyproto"
 	"epcscf/proxy"
+	"epcscf/store/bolt"
 )
 
 // stopWithin is how long flows and requests have to end after the context did.
@@ -34,10 +35,11 @@ type Node struct {
 	// misgreeted counts connections of listed balancers without a PROXY header.
 	misgreeted prometheus.Counter
 
-	turn  *turnSide
-	proxy *proxy.Proxy
-	https http.Handler
-	admin http.Handler
+	turn        *turnSide
+	revocations *bolt.Store // nil: none are kept
+	proxy       *proxy.Proxy
+	https       http.Handler
+	admin       http.Handler
 }
 
 // Listen opens every socket of cfg and wires the parts. Nothing is served before Run. An
@@ -56,7 +58,11 @@ func newNode(cfg Config, s *sockets) (*Node, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, sockets: s}
-	if err := n.wire(s.addresses()); err != nil {
+	var err error
+	if n.revocations, err = openRevocations(cfg.Relay, cfg.TURN.Deployment); err == nil {
+		err = n.wire(s.addresses())
+	}
+	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -129,10 +135,20 @@ func (n *Node) TURNURIs() []string { return n.turn.uris }
 // Close frees the sockets of a node that does not run.
 func (n *Node) Close() error {
 	n.sockets.close()
+	var err error
 	if n.proxy != nil {
-		return errors.Join(n.proxy.Close(), n.turn.close())
+		err = n.proxy.Close()
 	}
-	return n.turn.close()
+	return errors.Join(err, n.closeTURN())
+}
+
+// closeTURN closes the relay, and then what it keeps its revocations in.
+func (n *Node) closeTURN() error {
+	err := n.turn.close()
+	if n.revocations != nil {
+		err = errors.Join(err, n.revocations.Close())
+	}
+	return err
 }
 
 // ReloadCertificates reads the files again, whether they seem changed or not. A pair that
@@ -171,6 +187,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return unlessClosed(admin.Serve(s.admin)) })
 	g.Go(func() error { n.shown.watch(ctx, n.log); return nil })
+	g.Go(func() error { n.pruneRevocations(ctx); return nil })
 	n.ready.Store(true)
 	at := n.Addresses()
 	n.log.Info("serving", "https", at.Web, "turn", at.TURNUDP, "turns", at.TURNTLS, "core_side", at.Core, "admin", at.Admin, "approach", n.cfg.TURN.Approach)
@@ -182,7 +199,7 @@ func (n *Node) Run(ctx context.Context) error {
 		stop, cancel := context.WithTimeout(context.Background(), stopWithin)
 		defer cancel()
 		// Flows first: a WIC that hears 1001 knows that it should come back.
-		return errors.Join(n.proxy.Shutdown(stop), web.Close(), n.turn.close(), admin.Close())
+		return errors.Join(n.proxy.Shutdown(stop), web.Close(), n.closeTURN(), admin.Close())
 	})
 	err := g.Wait()
 	s.close()
