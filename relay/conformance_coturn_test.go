@@ -5,13 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"epcscf/internal/realpart"
 	"epcscf/turncred"
-	"epcscf/turncred/sharedkey"
 )
 
 // startCoturn starts coturn's server on UDP and TCP of one port, with loopback as open as in
@@ -23,13 +21,12 @@ func startCoturn(t *testing.T) *world {
 		return nil
 	}
 	program := realpart.Program(t, "turnserver", "coturn")
-	key := strings.Repeat("k", turncred.MinSecretLen)
 	probe := listenTCP(t)
 	at := addrPortOf(probe.Addr())
 	_ = probe.Close()
 	out := &realpart.Output{}
 	cmd := exec.CommandContext(t.Context(), program, "-n", "--listening-ip=127.0.0.1", fmt.Sprintf("--listening-port=%d", at.Port()),
-		"--relay-ip=127.0.0.1", "--use-auth-secret", "--static-auth-secret="+key, "--realm="+string(testRealm), "--stale-nonce=600",
+		"--relay-ip=127.0.0.1", "--use-auth-secret", "--static-auth-secret="+kmText, "--realm="+string(testRealm), "--stale-nonce=600",
 		"--allow-loopback-peers", "--denied-peer-ip=10.0.0.0-10.255.255.255", "--denied-peer-ip=169.254.0.0-169.254.255.255",
 		"--no-cli", "--no-tls", "--no-dtls", "--log-file=stdout", "--simple-log", "--pidfile="+filepath.Join(t.TempDir(), "pid"))
 	cmd.Stdout, cmd.Stderr = out, out
@@ -40,7 +37,8 @@ func startCoturn(t *testing.T) *world {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	w := &world{udp: at, tcp: at, sharedKey: coturnIssuer(t, key)}
+	w := &world{udp: at, tcp: at}
+	w.credentials(t, &Config{})
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		failure := attempt(t, func(t testing.TB) { w.client(t, TCP, turncred.Credential{}).challenge() })
 		if failure == "" {
@@ -50,22 +48,4 @@ func startCoturn(t *testing.T) *world {
 			t.Fatalf("coturn does not answer: %s\n%s", failure, out)
 		}
 	}
-}
-
-// coturnIssuer makes credentials of approach 1 for coturn's secret.
-func coturnIssuer(t *testing.T, key string) turncred.Provisioner {
-	t.Helper()
-	codec, err := turncred.NewTidCodec(turncred.NewSecret([]byte(strings.Repeat("d", turncred.MinSecretLen))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ring, err := turncred.NewKeyRing(turncred.Key{ID: "k1", Secret: turncred.NewSecret([]byte(key))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := turncred.NewMinter(turncred.MinterConfig{Codec: codec, Realm: testRealm, URIs: []string{"turn:127.0.0.1"}, Revoker: &Server{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sharedkey.NewIssuer(m, ring, sharedkey.HMACSHA1)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -78,55 +79,103 @@ func TestPionClient(t *testing.T) {
 
 var uclientTotals = regexp.MustCompile(`tot_send_msgs=(\d+), tot_recv_msgs=(\d+)`)
 
-// coturnRun is a run of coturn's client, which takes some seconds to begin.
-type coturnRun struct {
+// clientOf is a way to run coturn's client: its sessions talk to each other relay to relay.
+type clientOf struct {
 	name string
-	cmd  *exec.Cmd
-	out  bytes.Buffer
+	at   netip.AddrPort
+	args []string
+	auth []string // how it signs
 }
 
-// coturn's client, whose sessions talk to each other relay to relay, in all its ways at
-// once: with each approach, and with tokens that it makes itself (-J), a new one, of another
-// kid, with each Refresh.
+// coturn's client, in all its ways at once: with each approach, with a secret from which it
+// makes its own credential (REST), and with tokens that it makes itself (-J), a new one, of
+// another kid, with each Refresh.
 func TestCoturnClient(t *testing.T) {
 	uclient := realpart.Program(t, "turnutils_uclient", "coturn")
-	w := newTokenWorld(t, nil)
-	var runs []*coturnRun
-	start := func(name string, port uint16, args ...string) {
-		args = append(args, "-y", "-n", "10", "-m", "2", "-z", "5", "-l", "171", "-p", strconv.Itoa(int(port)), "127.0.0.1")
-		r := &coturnRun{name: name, cmd: exec.CommandContext(t.Context(), uclient, args...)}
-		r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
-		if err := r.cmd.Start(); err != nil {
+	// With a secret it makes credentials that are good for a day.
+	w := startWorld(t, &world{maxTTL: 25 * time.Hour}, func(c *Config) {
+		_, c.Tokens = tokenSide(t)
+		c.MaxAllocationsPerSubject = 1000
+		c.RelayIP6, c.AllowPeers = netip.IPv6Loopback(), append(c.AllowPeers, netip.PrefixFrom(netip.IPv6Loopback(), 128))
+	})
+	ways := []clientOf{
+		{"udp", w.udp, []string{"-c"}, nil},
+		{"udp, Send", w.udp, []string{"-c", "-s"}, nil},
+		{"udp, with RTCP", w.udp, nil, nil}, // EVEN-PORT and RESERVATION-TOKEN
+		{"tcp", w.tcp, []string{"-c", "-t"}, nil},
+		{"tls", w.tls, []string{"-c", "-t", "-S"}, nil},
+	}
+	var all []clientOf
+	for _, way := range ways {
+		for approach, p := range map[string]turncred.Provisioner{"shared-key": w.sharedKey, "push": w.push} {
+			cred := provision(t, p, turncred.IMPI(way.name), 1, time.Minute)
+			way := way
+			way.name, way.auth = approach+", "+way.name, []string{"-u", cred.Username, "-w", string(cred.Password.Reveal())}
+			all = append(all, way)
+		}
+		way.name, way.auth = "token, "+way.name, []string{"-J", "-u", "any", "-w", "any"}
+		all = append(all, way)
+	}
+	long := provision(t, w.sharedKey, "carol", 1, time.Minute)
+	secret := []string{"-u", string(long.Tid), "-W", kmText}
+	password := []string{"-u", long.Username, "-w", string(long.Password.Reveal())}
+	all = append(all,
+		clientOf{"REST secret, udp", w.udp, []string{"-c"}, secret}, clientOf{"REST secret, tcp", w.tcp, []string{"-c", "-t"}, secret},
+		clientOf{"DONT-FRAGMENT", w.udp, []string{"-c", "-s", "-g"}, password}, clientOf{"many clients", w.udp, []string{"-c", "-m", "40"}, password},
+		clientOf{"many tokens", w.udp, []string{"-c", "-m", "20"}, []string{"-J", "-u", "any", "-w", "any"}},
+	)
+	if at, ok := w.serveIPv6(t); ok {
+		all = append(all, clientOf{"IPv6", at, []string{"-c", "-x"}, password}, clientOf{"IPv6 to IPv4", at, []string{"-c", "-X"}, password},
+			clientOf{"IPv6 over TCP", at, []string{"-c", "-x", "-t"}, password})
+	}
+	runClients(t, uclient, all)
+}
+
+// runClients runs them at once: each takes seconds to begin. What they send must come back.
+func runClients(t *testing.T, uclient string, all []clientOf) {
+	t.Helper()
+	outs, cmds := make([]bytes.Buffer, len(all)), make([]*exec.Cmd, len(all))
+	for i, c := range all {
+		args := append([]string{"-y", "-n", "10", "-m", "2", "-z", "5", "-l", "171", "-p", strconv.Itoa(int(c.at.Port()))}, c.auth...)
+		cmds[i] = exec.CommandContext(t.Context(), uclient, append(append(args, c.args...), c.at.Addr().String())...)
+		cmds[i].Stdout, cmds[i].Stderr = &outs[i], &outs[i]
+		if err := cmds[i].Start(); err != nil {
 			t.Fatal(err)
 		}
-		runs = append(runs, r)
 	}
-	for _, tt := range []struct {
-		name string
-		port uint16
-		args []string
-	}{
-		{"udp", w.udp.Port(), []string{"-c"}},
-		{"udp, Send", w.udp.Port(), []string{"-c", "-s"}},
-		{"udp, with RTCP", w.udp.Port(), nil}, // EVEN-PORT and RESERVATION-TOKEN
-		{"tcp", w.tcp.Port(), []string{"-c", "-t"}},
-		{"tls", w.tls.Port(), []string{"-c", "-t", "-S"}},
-	} {
-		for approach, p := range map[string]turncred.Provisioner{"shared-key": w.sharedKey, "push": w.push} {
-			cred := provision(t, p, turncred.IMPI(tt.name), 1, time.Minute)
-			start(approach+", "+tt.name, tt.port, append(tt.args[:len(tt.args):len(tt.args)], "-u", cred.Username, "-w", string(cred.Password.Reveal()))...)
-		}
-		start("token, "+tt.name, tt.port, append(tt.args[:len(tt.args):len(tt.args)], "-J", "-u", "any", "-w", "any")...)
-	}
-	for _, r := range runs {
-		err := r.cmd.Wait()
-		all := uclientTotals.FindAllSubmatch(r.out.Bytes(), -1)
-		if err != nil || len(all) == 0 {
-			t.Errorf("%s: %v\n%s", r.name, err, &r.out)
+	for i, c := range all {
+		err := cmds[i].Wait()
+		totals := uclientTotals.FindAllSubmatch(outs[i].Bytes(), -1)
+		if err != nil || len(totals) == 0 {
+			t.Errorf("%s: %v\n%s", c.name, err, &outs[i])
 			continue
 		}
-		if last := all[len(all)-1]; !bytes.Equal(last[1], last[2]) || string(last[1]) == "0" {
-			t.Errorf("%s: sent %s, received %s\n%s", r.name, last[1], last[2], &r.out)
+		if last := totals[len(totals)-1]; !bytes.Equal(last[1], last[2]) || string(last[1]) == "0" {
+			t.Errorf("%s: sent %s, received %s\n%s", c.name, last[1], last[2], &outs[i])
 		}
 	}
+}
+
+// serveIPv6 has w listen on ::1, UDP and TCP on one port, where this host has IPv6.
+func (w *world) serveIPv6(t *testing.T) (at netip.AddrPort, ok bool) {
+	t.Helper()
+	pc, err := net.ListenPacket("udp6", "[::1]:0")
+	if err != nil {
+		t.Logf("no IPv6 here: %v", err)
+		return at, false
+	}
+	at = addrPortOf(pc.LocalAddr())
+	ln, err := net.Listen("tcp6", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, serve := range []func() error{func() error { return w.ServeUDP(pc) }, func() error { return w.ServeTCP(ln) }} {
+		go func() { // ends with w
+			if err := serve(); err != nil {
+				t.Errorf("serve: %v", err)
+			}
+		}()
+	}
+	eventually(t, "it is served", func() bool { return w.policy.barred(at) })
+	return at, true
 }

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -52,6 +53,9 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
+// kmText is the key of approach 1, and coturn's static-auth-secret.
+var kmText = strings.Repeat("k", turncred.MinSecretLen)
+
 // world is a relay on loopback with both approaches behind it, as a node wires them.
 type world struct {
 	*Server
@@ -60,10 +64,16 @@ type world struct {
 	sharedKey     turncred.Provisioner
 	push          turncred.Provisioner
 	tokens        *token.Issuer
+	maxTTL        time.Duration // of approach 1's authenticator; default 1 h
 }
 
 // newWorld starts a relay. edit, where not nil, changes its Config first.
 func newWorld(t testing.TB, edit func(*Config)) *world {
+	t.Helper()
+	return startWorld(t, &world{}, edit)
+}
+
+func startWorld(t testing.TB, w *world, edit func(*Config)) *world {
 	t.Helper()
 	cfg := Config{
 		Realm: testRealm, RelayIP: loopback, AllowPeers: []netip.Prefix{loopbackP},
@@ -73,7 +83,6 @@ func newWorld(t testing.TB, edit func(*Config)) *world {
 	if edit != nil {
 		edit(&cfg)
 	}
-	w := &world{}
 	w.credentials(t, &cfg)
 	s, err := New(cfg)
 	if err != nil {
@@ -113,12 +122,11 @@ func newWorld(t testing.TB, edit func(*Config)) *world {
 // credentials makes an issuer and an authenticator of each approach.
 func (w *world) credentials(t testing.TB, cfg *Config) {
 	t.Helper()
-	secret := turncred.NewSecret(bytes.Repeat([]byte{7}, turncred.MinSecretLen))
-	codec, err := turncred.NewTidCodec(secret)
+	codec, err := turncred.NewTidCodec(turncred.NewSecret(bytes.Repeat([]byte{7}, turncred.MinSecretLen)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := turncred.NewKeyRing(turncred.Key{ID: "k1", Secret: turncred.NewSecret(bytes.Repeat([]byte{9}, turncred.MinSecretLen))})
+	keys, err := turncred.NewKeyRing(turncred.Key{ID: "k1", Secret: turncred.NewSecret([]byte(kmText))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +140,7 @@ func (w *world) credentials(t testing.TB, cfg *Config) {
 		return m
 	}
 	w.sharedKey = sharedkey.NewIssuer(minter(), keys, sharedkey.HMACSHA1)
-	auth, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: keys, Codec: codec, Realm: testRealm})
+	auth, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: keys, Codec: codec, Realm: testRealm, MaxTTL: w.maxTTL})
 	if err != nil {
 		t.Fatal(err)
 	}
