@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pion/logging"
 	"github.com/pion/turn/v3"
@@ -113,23 +114,36 @@ func TestRevocationsOutliveKill9(t *testing.T) {
 // credentialOf makes a credential with the keys of the file.
 func (s *served) credentialOf(t *testing.T, impi turncred.IMPI) turncred.Credential {
 	t.Helper()
-	codec, err := turncred.NewTidCodec(turncred.NewSecret([]byte(strings.Repeat("d", 32))))
-	if err != nil {
-		t.Fatal(err)
-	}
+	return s.credentialAt(t, impi, time.Now())
+}
+
+// credentialAt is credentialOf at another time, for five minutes.
+func (s *served) credentialAt(t *testing.T, impi turncred.IMPI, now time.Time) turncred.Credential {
+	t.Helper()
 	ring, err := turncred.NewKeyRing(turncred.Key{ID: "k1", Secret: turncred.NewSecret([]byte(strings.Repeat("k", 32)))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := turncred.NewMinter(turncred.MinterConfig{Codec: codec, Realm: "ims.test", URIs: []string{"turn:127.0.0.1"}, Revoker: nobody{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := sharedkey.NewIssuer(m, ring, sharedkey.HMACSHA1).Provision(t.Context(), turncred.Request{IMPI: impi, Life: 5 * 60e9})
+	issuer := sharedkey.NewIssuer(s.minter(t, func() time.Time { return now }), ring, sharedkey.HMACSHA1)
+	c, err := issuer.Provision(t.Context(), turncred.Request{IMPI: impi, Life: 5 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// minter makes what the server's own would.
+func (s *served) minter(t *testing.T, now func() time.Time) *turncred.Minter {
+	t.Helper()
+	codec, err := turncred.NewTidCodec(turncred.NewSecret([]byte(strings.Repeat("d", 32))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := turncred.NewMinter(turncred.MinterConfig{Codec: codec, Realm: "ims.test", URIs: []string{"turn:127.0.0.1"}, Revoker: nobody{}, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // nobody is a turncred.Revoker that tells nobody.
