@@ -2,22 +2,11 @@ package main
 
 import (
 	"os/exec"
-	"regexp"
 	"strings"
 	"testing"
 
 	"epcscf/internal/realpart"
 )
-
-// relayPort returns the port of a transport in relay.listen.
-func (s *served) relayPort(t *testing.T, transport string) string {
-	t.Helper()
-	m := regexp.MustCompile(`listen: \{.*` + transport + `: "127\.0\.0\.1:(\d+)"`).FindStringSubmatch(s.text(t))
-	if m == nil {
-		t.Fatalf("no %s in relay.listen", transport)
-	}
-	return m[1]
-}
 
 // The keys that are built into coturn's client, of which it takes one at random each time.
 var coturnTokenKeys = map[string]string{
