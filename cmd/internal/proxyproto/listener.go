@@ -1,11 +1,13 @@
 package proxyproto
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -91,4 +93,17 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) RemoteAddr() net.Addr {
 	c.once.Do(c.greet)
 	return c.source
+}
+
+// SyscallConn implements syscall.Conn for who waits for the connection by its descriptor.
+// Nothing beyond the header is kept from it.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	if c.once.Do(c.greet); c.err != nil {
+		return nil, c.err
+	}
+	inner, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return inner.SyscallConn()
 }
