@@ -9,7 +9,7 @@
 // # The path of a request
 //
 //	ServeHTTP        upgrade.go      TLS, Origin, subprotocol, limits
-//	Flow.readLoop    flow.go         one WebSocket message is one SIP message
+//	Flow.serve       flowread.go     one WebSocket message is one SIP message; an idle flow is parked
 //	Proxy.receive    receive.go      sipext.Scan checks it and types its rows
 //	Proxy.dispatch   dispatch.go     to its transaction, or to one of:
 //	 register        register.go     to the core with Path; 200: Registration, credential

@@ -1,10 +1,9 @@
 package proxy
 
 import (
-	"bytes"
+	"bufio"
 	"crypto/tls"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -21,8 +20,9 @@ import (
 // Flow is one WebSocket connection of a WIC (RFC 5626 §3.2). It is a sip.Connection, so
 // sipgo's transactions write to it.
 //
-// One goroutine reads. One writes, and only while there is something to write: an idle
-// flow costs one goroutine.
+// An idle flow has no goroutine and one timer: it is parked, and the poller starts a reader
+// when something comes (flowread.go). One goroutine writes, and only while there is
+// something to write.
 type Flow struct {
 	noRef
 
@@ -33,19 +33,26 @@ type Flow struct {
 	since  time.Time
 	p      *Proxy
 	ws     *websocket.Conn
+	br     *bufio.Reader // what ws reads from
 	done   chan struct{} // closed when the flow has ended and its goroutines with it
 
 	sawRegister atomic.Bool
-	ping        *time.Timer
 
 	// The reader's own.
 	bucket  bucket
 	reading bool // within a message
 	left    bool // the peer closed with a close frame, of its own accord
+	polled  bool // the poller knows the socket
 
 	dialogs flowDialogs // guarded by dialogTable.mu
 
 	mu          sync.Mutex // guards what follows
+	parked      bool       // no reader runs: the poller, the alarm or the end of the flow starts one
+	alone       bool       // the poller cannot help: the reader waits itself
+	heard       time.Time  // when the last message or pong came; before the first REGISTER, when the flow began
+	endBy       time.Time  // for the peer's close frame, when ours has been sent
+	nextPing    time.Time
+	alarm       *time.Timer
 	queue       []outgoing
 	writing     bool        // a writer runs
 	ending      *closeFrame // no more is queued; the writer sends it last
@@ -72,21 +79,18 @@ var errQueueFull = errors.New("flow: send queue is full")
 
 var _ sip.Connection = (*Flow)(nil)
 
-func (p *Proxy) newFlow(ws *websocket.Conn, remote, origin string) *Flow {
-	f := &Flow{p: p, ws: ws, remote: remote, origin: origin, since: p.cfg.Now(), done: make(chan struct{})}
+func (p *Proxy) newFlow(ws *websocket.Conn, br *bufio.Reader, remote, origin string) *Flow {
+	now := time.Now()
+	f := &Flow{p: p, ws: ws, br: br, remote: remote, origin: origin, since: p.cfg.Now(), heard: now, done: make(chan struct{})}
 	ws.SetReadLimit(p.cfg.Limits.MessageSize)
-	ws.SetPongHandler(func(string) error {
-		if f.reading {
-			return nil // pongs do not buy a slow writer more time
-		}
-		return f.extend()
-	})
 	p.flows.add(f, p.tokens.seal)
 	p.metrics.flows.Inc()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	// Spread over the interval, so that flows that came together do not ping together.
-	f.ping = time.AfterFunc(p.cfg.Limits.Ping/2+rand.N(p.cfg.Limits.Ping/2+1), f.sendPing) //nolint:gosec // G404: spreads load, guards nothing
+	first := p.cfg.Limits.Ping/2 + rand.N(p.cfg.Limits.Ping/2+1) //nolint:gosec // G404: spreads load, guards nothing
+	f.nextPing = now.Add(first)
+	f.alarm = time.AfterFunc(min(first, p.cfg.Limits.Register), f.ring)
 	return f
 }
 
@@ -94,50 +98,6 @@ func (p *Proxy) newFlow(ws *websocket.Conn, remote, origin string) *Flow {
 func (f *Flow) discard() {
 	f.abort(closedShutdown)
 	f.finish(closedShutdown)
-}
-
-// run reads until the connection ends, then joins the writer and cleans up.
-func (f *Flow) run() {
-	_ = f.ws.SetReadDeadline(time.Now().Add(f.p.cfg.Limits.Register))
-	f.finish(f.readLoop())
-}
-
-var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// readLoop returns why it ended.
-func (f *Flow) readLoop() string {
-	for {
-		kind, r, err := f.ws.NextReader()
-		if err != nil {
-			return f.readFailure(err)
-		}
-		buf := readBuffers.Get().(*bytes.Buffer)
-		buf.Reset()
-		if err = f.readMessage(buf, r); err == nil {
-			err = f.extend()
-		}
-		if err == nil && !f.isEnding() {
-			f.message(kind, buf.Bytes())
-		}
-		readBuffers.Put(buf)
-		if err != nil {
-			return f.readFailure(err)
-		}
-	}
-}
-
-// readMessage reads a message within its time. Before the first REGISTER the time for that
-// goes on.
-func (f *Flow) readMessage(buf *bytes.Buffer, r io.Reader) error {
-	f.reading = true
-	if f.sawRegister.Load() && !f.isEnding() {
-		_ = f.ws.SetReadDeadline(time.Now().Add(f.p.cfg.Limits.Read))
-	}
-	_, err := io.Copy(buf, r)
-	if err == nil {
-		f.reading = false
-	}
-	return err
 }
 
 // message takes one WebSocket message: a keep-alive, or one SIP message (RFC 7118 §5).
@@ -153,62 +113,9 @@ func (f *Flow) message(kind int, data []byte) {
 	}
 }
 
-func (f *Flow) readFailure(err error) string {
-	var netErr net.Error
-	switch {
-	case errors.Is(err, websocket.ErrReadLimit): // gorilla has sent 1009
-		return closedOversize
-	case errors.As(err, &netErr) && netErr.Timeout() && !f.sawRegister.Load():
-		f.lastWord(websocket.ClosePolicyViolation, "no REGISTER in time")
-		return closedUnregister
-	case errors.As(err, &netErr) && netErr.Timeout() && f.reading:
-		return closedSlowWrite
-	case errors.As(err, &netErr) && netErr.Timeout():
-		return closedIdle
-	}
-	f.left = !f.isEnding() && websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseGoingAway, websocket.CloseNoStatusReceived)
-	return closedByPeer
-}
-
-// lastWord sends a close frame from the reader, whose connection is about to end.
+// lastWord sends a close frame where the connection is about to end.
 func (f *Flow) lastWord(code int, text string) {
 	_ = f.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, text), time.Now().Add(time.Second))
-}
-
-// extend moves the read deadline, but not before the first REGISTER: until then a peer has
-// a fixed time, whatever it sends.
-func (f *Flow) extend() error {
-	if !f.sawRegister.Load() || f.isEnding() {
-		return nil
-	}
-	// Two pings may get lost in a mobile network's hand-over.
-	return f.ws.SetReadDeadline(time.Now().Add(5 * f.p.cfg.Limits.Ping / 2))
-}
-
-// begin counts a side goroutine in, unless the flow has ended.
-func (f *Flow) begin() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		return false
-	}
-	f.side.Add(1)
-	return true
-}
-
-// sendPing keeps NATs and balancers from forgetting the connection; page script cannot
-// send pings (RFC 7118 §6).
-func (f *Flow) sendPing() {
-	if !f.begin() {
-		return
-	}
-	defer f.side.Done()
-	// WriteControl may be called beside the writer.
-	if err := f.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(f.p.cfg.Limits.Write)); err != nil {
-		f.abort(closedWrite)
-		return
-	}
-	f.ping.Reset(f.p.cfg.Limits.Ping)
 }
 
 // WriteMsg implements sip.Connection. It never blocks, since sipgo calls it with the lock
@@ -260,8 +167,7 @@ func (f *Flow) writeLoop() {
 			f.mu.Unlock()
 			if end != nil {
 				f.lastWord(end.code, end.text)
-				// The peer's close frame, or this deadline, ends the reader.
-				_ = f.ws.SetReadDeadline(time.Now().Add(2 * time.Second))
+				f.endWithin(2 * time.Second) // unless the peer's close frame comes earlier
 			}
 			return
 		}
@@ -308,18 +214,24 @@ func (f *Flow) abortLocked(reason string) {
 	if f.reason == "" {
 		f.reason = reason
 	}
-	// Not tls.Conn.Close: its close_notify may wait for a peer that does not read.
+	_ = f.socket().Close()
+	f.wakeReaderLocked() // which finds it closed
+}
+
+// socket is the connection under TLS. It is what abort closes: tls.Conn.Close sends a
+// close_notify, and may wait for a peer that does not read.
+func (f *Flow) socket() net.Conn {
 	conn := f.ws.NetConn()
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}
-	_ = conn.Close()
+	return conn
 }
 
 // finish runs once, when the reader has ended.
 func (f *Flow) finish(reason string) {
 	f.abort(reason)
-	f.ping.Stop()
+	f.alarm.Stop()
 	f.side.Wait()
 	f.p.flows.remove(f.id)
 	f.mu.Lock()

@@ -49,6 +49,8 @@ type Proxy struct {
 
 	upgrader websocket.Upgrader
 	seed     maphash.Seed
+	polling  sync.Once // makes poller
+	poller   *poller   // nil: the reader of each flow waits itself
 
 	ctx    context.Context // ends with Close: every wait of ours selects on it
 	cancel context.CancelFunc
@@ -122,6 +124,26 @@ func (p *Proxy) start(f func()) bool {
 	return true
 }
 
+// poll starts the poller, once.
+func (p *Proxy) poll() {
+	p.polling.Do(func() {
+		pl, err := newPoller(func(id uint64) {
+			if f := p.flows.get(id); f != nil {
+				f.wakeReader()
+			}
+		})
+		if err != nil {
+			p.log.Info("each idle flow keeps a goroutine", "err", err)
+			return
+		}
+		if !p.start(pl.run) {
+			pl.close()
+			return
+		}
+		p.poller = pl
+	})
+}
+
 // Shutdown refuses new flows, closes the live ones with 1001 (going away) and waits until
 // they have ended or ctx has; then it does as Close.
 func (p *Proxy) Shutdown(ctx context.Context) error {
@@ -157,6 +179,9 @@ func (p *Proxy) Close() error {
 	p.regs.stop()
 	p.events.stop()
 	p.core.closeConns()
+	if p.polling.Do(func() {}); p.poller != nil {
+		p.poller.close()
+	}
 	p.work.Wait()
 	return nil
 }

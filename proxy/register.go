@@ -89,7 +89,6 @@ func (p *Proxy) register(m *sipext.Message, f *Flow) error {
 		return malformedHeader(m)
 	}
 	f.sawRegister.Store(true)
-	_ = f.extend()
 	key := serverKey(f.id, m, sip.REGISTER)
 	if f.isRegistering(key) || !p.admitRequest(m, f, key) {
 		return nil

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bufio"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,18 +19,42 @@ const Subprotocol = "sip"
 // flows at one address.
 func IsUpgrade(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
 
-// newUpgrader keeps the buffers of an idle flow small: a read buffer for a frame's header
-// and what follows at once, and write buffers only while a message is written.
+// newUpgrader keeps the buffers of an idle flow small: the read buffer is hijacker's, and
+// there are write buffers only while a message is written.
 func newUpgrader() websocket.Upgrader {
 	return websocket.Upgrader{
 		HandshakeTimeout: 10 * time.Second,
-		ReadBufferSize:   1 << 10,
 		WriteBufferSize:  4 << 10,
 		WriteBufferPool:  &sync.Pool{},
 		Subprotocols:     []string{Subprotocol},
 		// The Origin has been checked when gorilla is asked.
 		CheckOrigin: func(*http.Request) bool { return true },
 	}
+}
+
+// hijacker makes gorilla read from a small buffer that we can look into: so the reader of a
+// flow knows whether there is more to read before it parks the flow.
+type hijacker struct {
+	http.ResponseWriter
+	br *bufio.Reader
+}
+
+// readBuffer takes the longest frame of control, and is the least that gorilla takes for its
+// own. What is longer goes past it into the message.
+const readBuffer = 288
+
+// Hijack implements http.Hijacker. What a client sent too early stays in the reader of
+// net/http, where gorilla looks for it and refuses it.
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if rw.Reader.Buffered() == 0 {
+		h.br = bufio.NewReaderSize(conn, readBuffer)
+		rw.Reader = h.br
+	}
+	return conn, rw, nil
 }
 
 // ServeHTTP upgrades to a WebSocket and makes it a flow. Each refusal says what to do.
@@ -43,7 +69,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, text, status)
 		return
 	}
-	ws, err := p.upgrader.Upgrade(w, r, nil) // answers for itself where it fails
+	h := &hijacker{ResponseWriter: w}
+	ws, err := p.upgrader.Upgrade(h, r, nil) // answers for itself where it fails
 	if err != nil {
 		p.sources.leave(addressOf(r.RemoteAddr))
 		p.metrics.refused.WithLabelValues(refusedHandshake).Inc()
@@ -51,7 +78,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.metrics.upgrades.Inc()
-	f := p.newFlow(ws, r.RemoteAddr, r.Header.Get("Origin"))
+	p.poll()
+	f := p.newFlow(ws, h.br, r.RemoteAddr, r.Header.Get("Origin"))
 	// This goroutine, whose stack the handshake has grown, ends; a fresh one reads.
 	if !p.start(f.run) {
 		f.discard()

@@ -203,6 +203,7 @@ type wic struct {
 	frames   chan int // kinds of the frames that SIP came in
 	closed   chan ending
 	pings    chan struct{}
+	pongs    chan string
 	mu       sync.Mutex // guards seq
 	seq      int
 	callID   string
@@ -218,13 +219,18 @@ func dialer() *websocket.Dialer {
 
 func (r *rig) dial(user string) *wic {
 	r.t.Helper()
-	ws, res, err := dialer().Dial(r.url, http.Header{"Origin": {testOrigin}})
+	return r.dialBy(user, dialer())
+}
+
+func (r *rig) dialBy(user string, d *websocket.Dialer) *wic {
+	r.t.Helper()
+	ws, res, err := d.Dial(r.url, http.Header{"Origin": {testOrigin}})
 	if err != nil {
 		r.t.Fatalf("dial: %v (%v)", err, res)
 	}
 	w := &wic{
 		t: r.t, user: user, ws: ws, instance: "<urn:uuid:00000000-0000-4000-8000-" + fmt.Sprintf("%012x", time.Now().UnixNano()&0xffffffffffff) + ">",
-		host: user + "1.invalid", in: make(chan sip.Message, 64), frames: make(chan int, 64), closed: make(chan ending, 1), pings: make(chan struct{}, 100),
+		host: user + "1.invalid", in: make(chan sip.Message, 64), frames: make(chan int, 64), closed: make(chan ending, 1), pings: make(chan struct{}, 100), pongs: make(chan string, 100),
 		callID: newTag(), fromTag: newTag(),
 	}
 	pong := ws.PingHandler()
@@ -234,6 +240,13 @@ func (r *rig) dial(user string) *wic {
 		default:
 		}
 		return pong(s)
+	})
+	ws.SetPongHandler(func(s string) error {
+		select {
+		case w.pongs <- s:
+		default:
+		}
+		return nil
 	})
 	done := make(chan struct{})
 	go func() {
