@@ -66,6 +66,7 @@ var rows = []row{
 	{name: "another user's allocation: 441, 437", clause: "RFC 8656 §5, §7.2", raw: otherUsersAllocation, coturn: "does not sign them"},
 	{name: "the other family: 440, 443", clause: "RFC 8656 §7.2, §8.2, §10.2", own: TestRefreshOfTheOtherFamilyIs443},
 	{name: "quota: 486", clause: "RFC 8656 §7.2, step 10", own: TestQuota},
+	{name: "quota, by pion's client", clause: "RFC 8656 §7.2, step 10", own: quotaByPion},
 	{name: "no port: 508", clause: "RFC 8656 §7.2", own: TestNoPortIs508},
 	{name: "channels", clause: "RFC 8656 §12.2", own: TestChannelBind},
 	{name: "permissions and channels expire", clause: "RFC 8656 §9, §12", own: TestPermissionAndChannelExpire},
@@ -81,7 +82,7 @@ var rows = []row{
 	{name: "renewal by another token", clause: "RFC 7635 §9", own: TestTokenRenewal},
 	{name: "tokens are off: 420", clause: "RFC 7635 §7", own: TestTokensOffIs420},
 
-	{name: "relay to relay", clause: "RFC 8656 §3.1", raw: relayToRelay},
+	{name: "relay to relay", clause: "RFC 8656 §3.1", raw: relayToRelay, pion: relayToRelayByPion},
 	{name: "a listener as peer", clause: "RFC 8656 §21.1.7", raw: listenerIsNoPeer, coturn: "takes it where its range is open"},
 	{name: "nothing loops", clause: "RFC 8656 §21.1.7", own: TestNothingLoops},
 	{name: "denied ranges, in every encoding", clause: "RFC 8656 §21.2", own: noPacketLeaves},
@@ -237,6 +238,45 @@ func deniedPermissionByPion(t testing.TB, w *world) {
 	defer func() { _ = relay.Close() }()
 	if err := c.CreatePermission(&net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 5}); err == nil || !strings.Contains(err.Error(), "403") {
 		t.Errorf("CreatePermission for a denied peer: %v, want 403", err)
+	}
+}
+
+func quotaByPion(t *testing.T) {
+	t.Helper()
+	w := newWorld(t, func(c *Config) { c.MaxAllocationsPerSubject = 1 })
+	relay, err := pionClient(t, w, UDP, w.credential(t, "alice", 1)).Allocate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = relay.Close() }()
+	if _, err := pionClient(t, w, TCP, w.credential(t, "alice", 2)).Allocate(); err == nil || !strings.Contains(err.Error(), "486") {
+		t.Errorf("one allocation too many: %v, want 486", err)
+	}
+}
+
+func relayToRelayByPion(t testing.TB, w *world) {
+	t.Helper()
+	var ends [2]net.PacketConn
+	for i, transport := range []Transport{UDP, TCP} {
+		var err error
+		if ends[i], err = pionClient(t, w, transport, w.credential(t, "alice", 1)).Allocate(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = ends[i].Close() }()
+	}
+	b := make([]byte, 100)
+	for i := range 10 { // the other's permission comes with its first answer
+		from, to := ends[i%2], ends[1-i%2]
+		if _, err := from.WriteTo([]byte("hello"), to.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			continue
+		}
+		_ = to.SetReadDeadline(time.Now().Add(answerWait))
+		if n, at, err := to.ReadFrom(b); err != nil || string(b[:n]) != "hello" || at.String() != from.LocalAddr().String() {
+			t.Fatalf("message %d: %q from %v, %v", i, b[:n], at, err)
+		}
 	}
 }
 

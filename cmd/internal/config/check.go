@@ -11,6 +11,7 @@ import (
 
 	"epcscf/cmd/internal/node"
 	"epcscf/turncred"
+	"epcscf/turncred/sharedkey"
 )
 
 // check looks at what one key alone does not tell, reads the files that are named, and
@@ -131,6 +132,9 @@ func (f *File) checkForeign() {
 	}
 	if f.node.TURN.Approach != turncred.ApproachSharedKey {
 		f.addAt("turn.approach", "%s gives credentials to our relay, and relay.enabled is false: use shared-key", f.node.TURN.Approach)
+	}
+	if f.node.TURN.Hash == sharedkey.HMACSHA256 {
+		f.note("turn.password_hash is hmac-sha256, which coturn 4.6 and most others do not know")
 	}
 	f.note("relay.enabled is false: a revocation reaches nobody; at the TURN server a credential is good until it expires")
 }

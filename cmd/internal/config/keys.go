@@ -8,6 +8,7 @@ import (
 	"epcscf/proxy"
 	"epcscf/relay"
 	"epcscf/turncred"
+	"epcscf/turncred/sharedkey"
 )
 
 // section is a mapping of the file; its keys follow it in the table.
@@ -97,6 +98,8 @@ var table = []key{
 		set: boolean(func(f *File) *bool { return &f.requireAuthorization })},
 	{name: "turn.username_order", value: "3gpp", doc: "User name Tid:Texp (3gpp), or Texp:Tid (rest) for TURN servers that know no other.",
 		set: choice(func(f *File) *turncred.UsernameOrder { return &f.node.TURN.Order }, turncred.Order3GPP, turncred.OrderREST)},
+	{name: "turn.password_hash", value: "hmac-sha1", doc: "How approach shared-key makes a password of its key: hmac-sha1, or hmac-sha256 where no other TURN server must know it. A change refuses what was made before.",
+		set: choice(func(f *File) *sharedkey.Algorithm { return &f.node.TURN.Hash }, sharedkey.HMACSHA1, sharedkey.HMACSHA256)},
 	{name: "turn.realm", value: "ims.example", kind: sample, missing: "proxy.domain", doc: "The realm of TURN.",
 		set: domain(func(f *File) *string { return (*string)(&f.node.TURN.Realm) })},
 	{name: "turn.uris", doc: "TURN URIs for WICs, turns: first. Empty: what relay.listen and relay.public_name make of it.",

@@ -12,6 +12,7 @@ import (
 	"epcscf/relay"
 	"epcscf/turncred"
 	"epcscf/turncred/push"
+	"epcscf/turncred/sharedkey"
 )
 
 // Config says what a node runs, and where. A demo makes one from its flags, serve from
@@ -64,6 +65,7 @@ type TURN struct {
 	Order      turncred.UsernameOrder // default turncred.Order3GPP
 	Deployment turncred.Secret        // key of the Tids
 	Keys       []turncred.Key         // of approach 1
+	Hash       sharedkey.Algorithm    // of approach 1; default sharedkey.HMACSHA1
 	Tokens     Tokens                 // of RFC 7635
 	// Sink takes what approach 2 pushes; nil: the table of Relay.
 	Sink push.Sink

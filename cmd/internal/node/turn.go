@@ -35,6 +35,7 @@ type turnSide struct {
 	table  *push.Table
 	sink   push.Sink
 	maxTTL time.Duration
+	hash   sharedkey.Algorithm
 	tokens *tokenSide // nil: none are taken
 
 	issuer atomic.Pointer[turncred.Provisioner]
@@ -54,7 +55,7 @@ func newTURNSide(cfg Config, at Addresses, reg prometheus.Registerer) (*turnSide
 		return nil, fmt.Errorf("deployment secret: %w", err)
 	}
 	t := &turnSide{
-		realm: cfg.TURN.Realm, codec: codec, uris: cfg.TURN.URIs, maxTTL: cfg.TURN.MaxTTL,
+		realm: cfg.TURN.Realm, codec: codec, uris: cfg.TURN.URIs, maxTTL: cfg.TURN.MaxTTL, hash: cfg.TURN.Hash,
 		table: push.NewTable(cfg.TURN.Realm, nil), sink: cfg.TURN.Sink,
 	}
 	if t.sink == nil {
@@ -130,7 +131,7 @@ func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
 	if err != nil {
 		return err
 	}
-	shared, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: ring, Codec: t.codec, Realm: t.realm, MaxTTL: t.maxTTL})
+	shared, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: ring, Codec: t.codec, Realm: t.realm, MaxTTL: t.maxTTL, Algorithm: t.hash})
 	if err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
 		if len(keys) == 0 {
 			return errors.New("approach shared-key wants a key")
 		}
-		issuer = sharedkey.NewIssuer(t.minter, ring, sharedkey.HMACSHA1)
+		issuer = sharedkey.NewIssuer(t.minter, ring, t.hash)
 	default:
 		_, err := turncred.ParseApproach(string(approach))
 		return err

@@ -12,19 +12,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"epcscf/turncred"
+	"epcscf/turncred/sharedkey"
 )
 
 func testSecret(c string) turncred.Secret { return turncred.NewSecret([]byte(strings.Repeat(c, 32))) }
 
 func testTURN(t *testing.T, relay *Relay) *turnSide {
 	t.Helper()
-	cfg := Config{
+	return newTestTURN(t, testConfig(relay))
+}
+
+func testConfig(relay *Relay) Config {
+	return Config{
 		TURN: TURN{
 			Approach: turncred.ApproachSharedKey, Realm: "ims.test", MaxTTL: time.Minute, URIs: []string{"turn:192.0.2.1"},
 			Deployment: testSecret("d"), Keys: []turncred.Key{{ID: "k1", Secret: testSecret("1")}},
 		},
 		Relay: relay, Logger: slog.New(slog.DiscardHandler),
 	}
+}
+
+func newTestTURN(t *testing.T, cfg Config) *turnSide {
+	t.Helper()
 	side, err := newTURNSide(cfg, Addresses{TURNUDP: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3478")}}, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -106,6 +115,26 @@ func TestTURNURIs(t *testing.T) {
 	} {
 		if got := turnURIs(name, listening); !slices.Equal(got, want) {
 			t.Errorf("turnURIs(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TURN.Hash is what both sides take.
+func TestPasswordHash(t *testing.T) {
+	for _, hash := range []sharedkey.Algorithm{"", sharedkey.HMACSHA1, sharedkey.HMACSHA256} {
+		cfg := testConfig(&Relay{})
+		cfg.TURN.Hash = hash
+		side := newTestTURN(t, cfg)
+		c, err := side.Provision(t.Context(), turncred.Request{IMPI: "alice@ims.test", Life: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := sharedkey.Password(hash, testSecret("1"), c.Username); !c.Password.Equal(want) {
+			t.Errorf("%q: the password is made otherwise", hash)
+		}
+		p, err := side.Authenticate(c.Username, time.Now())
+		if err != nil || !p.Key.Equal(turncred.NewLongTermKey(c.Username, c.Realm, c.Password)) {
+			t.Errorf("%q: the relay does not take it: %v", hash, err)
 		}
 	}
 }
