@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"epcscf/bench/internal/subject"
 	"epcscf/turncred"
 )
 
@@ -47,7 +48,7 @@ type contender struct {
 type edge struct {
 	addr    string // of its WSS listener
 	pid     int
-	control *control // nil: not ours
+	control *subject.Control // nil: not ours
 	stop    func()
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"epcscf/bench/internal/subject"
 )
 
 // cost is the measured part of one contender in one round.
@@ -132,23 +134,23 @@ func (b *bench) registerAll(ctx context.Context, e *edge, flows []*wic) (cost, e
 	got.allocs = float64(after.Mallocs-before.Mallocs) / n
 	got.allocated = float64(after.TotalAlloc-before.TotalAlloc) / n
 	slices.Sort(all)
-	got.p50, got.p95, got.p99 = percentile(all, 50), percentile(all, 95), percentile(all, 99)
+	got.p50, got.p95, got.p99 = subject.Percentile(all, 50), subject.Percentile(all, 95), subject.Percentile(all, 99)
 	return got, nil
 }
 
 // sample is what an edge has used so far.
 type sample struct {
 	cpu time.Duration
-	status
+	subject.Status
 }
 
 func takeSample(e *edge) (s sample, err error) {
 	if e.control != nil {
-		if s.status, err = e.control.do(opStats, ""); err != nil {
+		if s.Status, err = e.control.Do(subject.Stats, ""); err != nil {
 			return s, err
 		}
 	}
-	s.cpu, err = cpuTime(e.pid)
+	s.cpu, err = subject.CPUTime(e.pid)
 	return s, err
 }
 
@@ -157,20 +159,12 @@ func (b *bench) startProfile(c contender, e *edge) (stop func() error, err error
 	if b.profile == "" || e.control == nil {
 		return func() error { return nil }, nil
 	}
-	if _, err := e.control.do(opProfile, b.profileFile(c, "cpu")); err != nil {
+	if _, err := e.control.Do(subject.Profile, b.profileFile(c, "cpu")); err != nil {
 		return nil, err
 	}
 	return func() error {
-		_, err := e.control.do(opProfileEnd, "")
-		_, errAllocs := e.control.do(opAllocs, b.profileFile(c, "allocs"))
+		_, err := e.control.Do(subject.ProfileEnd, "")
+		_, errAllocs := e.control.Do(subject.Allocs, b.profileFile(c, "allocs"))
 		return errors.Join(err, errAllocs)
 	}, nil
-}
-
-// percentile takes the nearest rank of sorted values.
-func percentile(sorted []time.Duration, p int) time.Duration {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[max(0, (len(sorted)*p+99)/100-1)]
 }

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,13 +13,11 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime"
-	"runtime/debug"
-	"runtime/pprof"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"epcscf/bench/internal/subject"
 	"epcscf/internal/gctune"
 	"epcscf/proxy"
 	"epcscf/turncred"
@@ -34,12 +30,7 @@ const edgeMode = "edge-process"
 
 // edgeMain serves until its standard input ends, and returns the exit status.
 func edgeMain(args []string) int {
-	if err := edgeRun(args, os.Stdin, os.Stdout); err != nil {
-		_ = json.NewEncoder(os.Stdout).Encode(status{Err: err.Error()})
-		fmt.Fprintln(os.Stderr, "edge:", err)
-		return 1
-	}
-	return 0
+	return subject.Main(func() error { return edgeRun(args, os.Stdin, os.Stdout) })
 }
 
 func edgeRun(args []string, in io.Reader, out io.Writer) error {
@@ -83,7 +74,7 @@ func edgeRun(args []string, in io.Reader, out io.Writer) error {
 	go func() { ended <- px.ServeCore(ctx, udp, nil) }()
 	go func() { ended <- web.ServeTLS(l, "", "") }()
 
-	err = obey(in, out, l.Addr().String())
+	err = subject.Obey(in, out, l.Addr().String())
 	cancel()
 	err = errors.Join(err, px.Close(), web.Close())
 	for range 2 {
@@ -163,73 +154,3 @@ type noRelay struct{}
 
 // Revoke implements turncred.Revoker.
 func (noRelay) Revoke(context.Context, turncred.Revocation) error { return nil }
-
-// obey says that the edge serves at addr, then takes commands until in ends.
-func obey(in io.Reader, out io.Writer, addr string) error {
-	enc := json.NewEncoder(out)
-	if err := enc.Encode(status{Addr: addr}); err != nil {
-		return err
-	}
-	for lines := bufio.NewScanner(in); lines.Scan(); {
-		var c command
-		err := json.Unmarshal(lines.Bytes(), &c)
-		if err == nil {
-			err = c.execute()
-		}
-		s := stats()
-		if err != nil {
-			s.Err = err.Error()
-		}
-		if err := enc.Encode(s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c command) execute() error {
-	switch c.Op {
-	case opStats:
-		return nil
-	case opCollect:
-		// Twice, since sync.Pool lets go of its contents at the second collection only, and
-		// a stack shrinks by half at each.
-		debug.FreeOSMemory()
-		debug.FreeOSMemory()
-		return nil
-	case opProfile:
-		f, err := os.Create(c.File)
-		if err != nil {
-			return err
-		}
-		return pprof.StartCPUProfile(f) // the file is closed with the process
-	case opProfileEnd:
-		pprof.StopCPUProfile()
-		return nil
-	case opAllocs:
-		return writeProfile("allocs", c.File)
-	case opHeap:
-		return writeProfile("heap", c.File)
-	case opGoroutines:
-		return writeProfile("goroutine", c.File)
-	}
-	return fmt.Errorf("unknown command %q", c.Op)
-}
-
-func writeProfile(name, file string) error {
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	return errors.Join(pprof.Lookup(name).WriteTo(f, 0), f.Close())
-}
-
-func stats() status {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return status{
-		Goroutines: runtime.NumGoroutine(), Mallocs: m.Mallocs, TotalAlloc: m.TotalAlloc,
-		HeapAlloc: m.HeapAlloc, Spans: m.HeapInuse, Unreturned: m.HeapIdle - m.HeapReleased, StackInuse: m.StackInuse,
-		Runtime: m.MSpanSys + m.MCacheSys + m.BuckHashSys + m.GCSys + m.OtherSys,
-	}
-}

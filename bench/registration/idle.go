@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+
+	"epcscf/bench/internal/subject"
 )
 
 // idleParallel is how many flows open at a time where the memory of idle ones is measured.
@@ -18,8 +19,8 @@ type idleMemory struct {
 	full      int64 // after them, when it has come to rest
 	collected int64 // after a garbage collection on top; ours only
 	opening   *opening
-	before    status // ours only
-	after     status
+	before    subject.Status // ours only
+	after     subject.Status
 }
 
 // perFlow is in bytes.
@@ -61,7 +62,7 @@ func (b *bench) measureIdleFlows(ctx context.Context, c contender, n int) (m idl
 	if m.before, err = collect(e); err != nil {
 		return m, err
 	}
-	if m.empty, err = b.settled(ctx, e.pid); err != nil {
+	if m.empty, err = subject.Settled(ctx, e.pid, b.poll); err != nil {
 		return m, err
 	}
 	m.opening = b.openFlows(ctx, c, e, 1, n, idleParallel)
@@ -69,53 +70,27 @@ func (b *bench) measureIdleFlows(ctx context.Context, c contender, n int) (m idl
 	for _, w := range m.opening.flows {
 		go w.idle() // until close
 	}
-	if m.full, err = b.settled(ctx, e.pid); err != nil {
+	if m.full, err = subject.Settled(ctx, e.pid, b.poll); err != nil {
 		return m, err
 	}
 	if m.after, err = collect(e); err != nil {
 		return m, err
 	}
-	if m.collected, err = memory(e.pid); err != nil {
+	if m.collected, err = subject.Memory(e.pid); err != nil {
 		return m, err
 	}
 	if b.profile != "" && e.control != nil {
-		_, err = e.control.do(opHeap, b.profileFile(c, fmt.Sprintf("heap-%d", n)))
-		_, errG := e.control.do(opGoroutines, b.profileFile(c, fmt.Sprintf("goroutine-%d", n)))
+		_, err = e.control.Do(subject.Heap, b.profileFile(c, fmt.Sprintf("heap-%d", n)))
+		_, errG := e.control.Do(subject.Goroutines, b.profileFile(c, fmt.Sprintf("goroutine-%d", n)))
 		err = errors.Join(err, errG)
 	}
 	return m, err
 }
 
 // collect makes our edge give back what it does not use.
-func collect(e *edge) (status, error) {
+func collect(e *edge) (subject.Status, error) {
 	if e.control == nil {
-		return status{}, nil
+		return subject.Status{}, nil
 	}
-	return e.control.do(opCollect, "")
-}
-
-// settled waits until the memory has not changed by more than 1 % in six looks, a second
-// apart, which is longer than our edge keeps an answer to repeat; thirty looks at most.
-func (b *bench) settled(ctx context.Context, pid int) (int64, error) {
-	last, err := memory(pid)
-	if err != nil {
-		return 0, err
-	}
-	poll := time.NewTicker(b.poll)
-	defer poll.Stop()
-	for still, looks := 0, 0; still < 6 && looks < 30; looks++ {
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
-		now, err := memory(pid)
-		if err != nil {
-			return 0, err
-		}
-		if still++; now > last+last/100 || now < last-last/100 {
-			still, last = 0, now
-		}
-	}
-	return memory(pid)
+	return e.control.Do(subject.Collect, "")
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	_ "embed" // the configuration of Kamailio
 	"errors"
@@ -11,8 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"epcscf/bench/internal/subject"
 )
 
 //go:embed kamailio-edge.cfg
@@ -72,34 +72,16 @@ func (b *bench) startKamailio(ctx context.Context, bin, modules string) (*edge, 
 			return nil, err
 		}
 	}
-	var log bytes.Buffer
-	cmd := exec.Command(bin, "-f", cfg, "-DD", "-E", "-m", "4096", "-M", "16", "-Y", dir, "-P", filepath.Join(dir, "pid")) //nolint:gosec // G204: found by LookPath
-	cmd.Stderr = &log
-	// A group of its own, so that its children can be ended with it, and the kernel's word
-	// that it ends with us.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Start(); err != nil {
+	p, err := subject.StartForeign(bin, "-f", cfg, "-DD", "-E", "-m", "4096", "-M", "16", "-Y", dir, "-P", filepath.Join(dir, "pid"))
+	if err != nil {
 		return nil, err
 	}
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	e := &edge{addr: tcp, pid: cmd.Process.Pid, stop: func() { stopGroup(cmd.Process.Pid, ended) }}
-	if err := waitUntilListening(ctx, tcp, ended); err != nil {
+	e := &edge{addr: tcp, pid: p.PID, stop: p.Stop}
+	if err := waitUntilListening(ctx, tcp, p.Ended); err != nil {
 		e.stop()
-		return nil, fmt.Errorf("kamailio: %w; it said: %s", err, lastLines(log.String()))
+		return nil, fmt.Errorf("kamailio: %w; it said: %s", err, p.Said())
 	}
 	return e, nil
-}
-
-// stopGroup ends Kamailio gently, then its whole group.
-func stopGroup(pid int, ended <-chan struct{}) {
-	_ = syscall.Kill(pid, syscall.SIGTERM)
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-	}
-	_ = syscall.Kill(-pid, syscall.SIGKILL)
-	<-ended
 }
 
 // freePorts finds a free port for TCP and one for UDP on loopback.
@@ -135,6 +117,3 @@ func waitUntilListening(ctx context.Context, addr string, ended <-chan struct{})
 		}
 	}
 }
-
-// lastLines is the end of a log that fits into an error.
-func lastLines(s string) string { return s[max(0, len(s)-600):] }

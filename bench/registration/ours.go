@@ -1,16 +1,11 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
+	"epcscf/bench/internal/subject"
 	"epcscf/sipext"
 	"epcscf/turncred"
 )
@@ -25,38 +20,12 @@ func (b *bench) ourEdge(a turncred.Approach) contender {
 }
 
 func (b *bench) startOurs(a turncred.Approach) (*edge, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(self, edgeMode, "-approach", string(a), "-cert", b.certFile, "-key", b.keyFile, //nolint:gosec // G204: this program
+	p, err := subject.Start(edgeMode, "-approach", string(a), "-cert", b.certFile, "-key", b.keyFile,
 		"-core", b.core.addr(), "-log", b.logLevel, "-log-file", filepath.Join(b.dir, "edge.log"))
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	e := &edge{pid: cmd.Process.Pid, control: &control{in, bufio.NewReader(out)}, stop: func() {
-		_ = in.Close()
-		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
-		defer kill.Stop()
-		_ = cmd.Wait()
-	}}
-	ready, err := e.control.read()
-	if err != nil {
-		e.stop()
-		return nil, fmt.Errorf("%w; it said: %s", err, lastLines(log.String()))
-	}
-	e.addr = ready.Addr
-	return e, nil
+	return &edge{addr: p.Addr, pid: p.PID, control: p.Control, stop: p.Stop}, nil
 }
 
 // profileFile names a pprof file of a contender.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"epcscf/bench/internal/subject"
 )
 
 // storm is how our edge fared when every WIC connected and registered at once, as after a
@@ -38,18 +40,18 @@ func (b *bench) measureOneStorm(ctx context.Context, c contender) (*storm, error
 	}
 	defer e.stop()
 	b.say("storm: %d flows at once, %s", b.storm, c.name)
-	before, err := cpuTime(e.pid)
+	before, err := subject.CPUTime(e.pid)
 	if err != nil {
 		return nil, err
 	}
 	s := &storm{name: c.name, flows: b.storm, opening: b.openFlows(ctx, c, e, 0, b.storm, b.storm)}
 	defer s.opening.close()
-	after, err := cpuTime(e.pid)
+	after, err := subject.CPUTime(e.pid)
 	if err != nil {
 		return nil, err
 	}
 	s.cpu = after - before
-	if s.peak, err = memory(e.pid); err != nil {
+	if s.peak, err = subject.Memory(e.pid); err != nil {
 		return nil, err
 	}
 	return s, context.Cause(ctx)

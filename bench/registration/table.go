@@ -7,16 +7,9 @@ import (
 	"slices"
 	"text/tabwriter"
 	"time"
-)
 
-// median is the mean of the middle two where the number of values is even.
-func median[V ~int64 | ~float64](vs []V) V {
-	if len(vs) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(vs))
-	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
-}
+	"epcscf/bench/internal/subject"
+)
 
 // over picks a value of each round.
 func over[V any](s series, pick func(cost) V) []V {
@@ -41,11 +34,11 @@ func printCost(out io.Writer, s settings, all []series) {
 		}
 		allocs, kib := "", ""
 		if c.ours {
-			allocs = fmt.Sprintf("%.0f", median(over(c, func(r cost) float64 { return r.allocs })))
-			kib = fmt.Sprintf("%.1f", median(over(c, func(r cost) float64 { return r.allocated }))/1024)
+			allocs = fmt.Sprintf("%.0f", subject.Median(over(c, func(r cost) float64 { return r.allocs })))
+			kib = fmt.Sprintf("%.1f", subject.Median(over(c, func(r cost) float64 { return r.allocated }))/1024)
 		}
-		_, _ = fmt.Fprintf(t, "%s\t%.1f\t%.1f..%.1f\t%.0f\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t\n", c.name, median(cpu), slices.Min(cpu), slices.Max(cpu),
-			median(over(c, func(r cost) float64 { return r.rate })), milliseconds(c, func(r cost) time.Duration { return r.p50 }),
+		_, _ = fmt.Fprintf(t, "%s\t%.1f\t%.1f..%.1f\t%.0f\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t\n", c.name, subject.Median(cpu), slices.Min(cpu), slices.Max(cpu),
+			subject.Median(over(c, func(r cost) float64 { return r.rate })), milliseconds(c, func(r cost) time.Duration { return r.p50 }),
 			milliseconds(c, func(r cost) time.Duration { return r.p95 }), milliseconds(c, func(r cost) time.Duration { return r.p99 }),
 			failed, bare, allocs, kib)
 	}
@@ -54,7 +47,7 @@ func printCost(out io.Writer, s settings, all []series) {
 }
 
 func milliseconds(s series, pick func(cost) time.Duration) string {
-	return fmt.Sprintf("%.1f", float64(median(over(s, pick)).Microseconds())/1000)
+	return fmt.Sprintf("%.1f", float64(subject.Median(over(s, pick)).Microseconds())/1000)
 }
 
 // printRatios compares the CPU time of ours with Kamailio's of the same round.
@@ -71,7 +64,7 @@ func printRatios(out io.Writer, all []series) {
 			for i := range c.rounds {
 				ratios = append(ratios, c.rounds[i].cpu/theirs.rounds[i].cpu)
 			}
-			_, _ = fmt.Fprintf(out, "CPU of %s / %s: %.2f (%.2f..%.2f)\n", c.name, theirs.name, median(ratios), slices.Min(ratios), slices.Max(ratios))
+			_, _ = fmt.Fprintf(out, "CPU of %s / %s: %.2f (%.2f..%.2f)\n", c.name, theirs.name, subject.Median(ratios), slices.Min(ratios), slices.Max(ratios))
 		}
 	}
 }
@@ -97,13 +90,13 @@ func printIdle(out io.Writer, all []idleMemory) {
 
 // parts says what the memory of a flow is, in KiB.
 func (m idleMemory) parts() string {
-	grown := func(of func(status) uint64) float64 {
+	grown := func(of func(subject.Status) uint64) float64 {
 		return (float64(of(m.after)) - float64(of(m.before))) / float64(m.flows) / 1024
 	}
-	live := grown(func(s status) uint64 { return s.HeapAlloc })
-	spans := grown(func(s status) uint64 { return s.Spans + s.Unreturned })
-	stack := grown(func(s status) uint64 { return s.StackInuse })
-	tables := grown(func(s status) uint64 { return s.Runtime })
+	live := grown(func(s subject.Status) uint64 { return s.HeapAlloc })
+	spans := grown(func(s subject.Status) uint64 { return s.Spans + s.Unreturned })
+	stack := grown(func(s subject.Status) uint64 { return s.StackInuse })
+	tables := grown(func(s subject.Status) uint64 { return s.Runtime })
 	return fmt.Sprintf("%.1f\t%.1f\t%.1f\t%.1f", live, spans-live, stack, tables)
 }
 

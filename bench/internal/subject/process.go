@@ -1,7 +1,10 @@
-package main
+// Package subject is the process that a benchmark measures: how it is started and asked, and
+// what it used.
+package subject
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -78,8 +81,8 @@ func descends(all map[int]processStat, pid, root int) bool {
 	return false
 }
 
-// cpuTime is the CPU time that the tree of root has used so far.
-func cpuTime(root int) (time.Duration, error) {
+// CPUTime is the CPU time that the tree of root has used so far.
+func CPUTime(root int) (time.Duration, error) {
 	t, err := tree(root)
 	if err != nil {
 		return 0, err
@@ -91,9 +94,9 @@ func cpuTime(root int) (time.Duration, error) {
 	return sum, nil
 }
 
-// memory is the proportional set size of the tree of root in bytes: what the processes
+// Memory is the proportional set size of the tree of root in bytes: what the processes
 // share is counted once.
-func memory(root int) (int64, error) {
+func Memory(root int) (int64, error) {
 	t, err := tree(root)
 	if err != nil {
 		return 0, err
@@ -111,6 +114,33 @@ func memory(root int) (int64, error) {
 		sum += n
 	}
 	return sum, nil
+}
+
+// Settled waits until the memory of the tree of root has not changed by more than 1 % in six
+// looks, a poll apart; thirty looks at most. At a second it is longer than our edge keeps an
+// answer to repeat.
+func Settled(ctx context.Context, root int, every time.Duration) (int64, error) {
+	last, err := Memory(root)
+	if err != nil {
+		return 0, err
+	}
+	poll := time.NewTicker(every)
+	defer poll.Stop()
+	for still, looks := 0, 0; still < 6 && looks < 30; looks++ {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+		now, err := Memory(root)
+		if err != nil {
+			return 0, err
+		}
+		if still++; now > last+last/100 || now < last-last/100 {
+			still, last = 0, now
+		}
+	}
+	return Memory(root)
 }
 
 func parsePss(raw []byte) (int64, error) {
