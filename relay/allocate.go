@@ -58,7 +58,7 @@ func (w *worker) handleAllocate(r *request) *refusal {
 		return refuse(stun.CodeAllocQuotaReached, "subject has its allocations")
 	}
 
-	a, no := w.s.allocate(r, lifetime, want)
+	a, no := w.allocate(r, lifetime, want)
 	if no != nil {
 		return no
 	}
@@ -142,7 +142,8 @@ func lifetimeWanted(m *stun.Message) (time.Duration, *refusal) {
 }
 
 // allocate opens the relayed sockets and makes the allocation live.
-func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*allocation, *refusal) {
+func (w *worker) allocate(r *request, lifetime time.Duration, want wanted) (*allocation, *refusal) {
+	s := w.s
 	legs, next, err := s.openLegs(want, r)
 	if errors.Is(err, errReservation) {
 		return nil, refuse(stun.CodeInsufficientCapacity, "unknown RESERVATION-TOKEN")
@@ -153,10 +154,10 @@ func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*all
 	}
 	discard := func() {
 		if next != nil {
-			_ = next.sock.Close()
+			next.close()
 		}
 		for _, l := range legs {
-			_ = l.sock.Close()
+			l.close()
 		}
 	}
 	if want.whole && !slices.ContainsFunc(legs, func(l *leg) bool { return l.setsDF }) {
@@ -170,6 +171,11 @@ func (s *Server) allocate(r *request, lifetime time.Duration, want wanted) (*all
 	}
 	a.holder.Store(new(r.holder))
 	a.deadline.set(s.deadline(&r.holder, earlier(r.now.Add(lifetime), a.limit), r.now))
+	if w.carrier != nil {
+		for _, l := range legs {
+			w.carrier.adopt(a, l)
+		}
+	}
 	if no := s.insert(a, next); no != nil {
 		discard()
 		return nil, no

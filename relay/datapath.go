@@ -32,7 +32,7 @@ func (w *worker) handleChannelData(b []byte, five FiveTuple) {
 		w.s.metrics.drop(dropMalformed)
 		return
 	}
-	now := w.s.cfg.Now()
+	now := w.time()
 	a := w.s.flows.load(five)
 	if a == nil || !a.liveAt(now) {
 		w.s.metrics.drop(dropNoAllocation)
@@ -43,11 +43,12 @@ func (w *worker) handleChannelData(b []byte, five FiveTuple) {
 		w.s.metrics.drop(dropNoChannel)
 		return
 	}
-	w.s.sendToPeer(a, b[channelHeaderLen:channelHeaderLen+n], c.peer, c.verdict, now)
+	w.sendToPeer(a, b[channelHeaderLen:channelHeaderLen+n], c.peer, c.verdict, now)
 }
 
-// sendToPeer sends data to peer from a's relayed address.
-func (s *Server) sendToPeer(a *allocation, data []byte, peer netip.AddrPort, v verdict, now time.Time) {
+// sendToPeer sends data to peer from a's relayed address, or has w's carrier do so.
+func (w *worker) sendToPeer(a *allocation, data []byte, peer netip.AddrPort, v verdict, now time.Time) {
+	s := w.s
 	if !s.admits(v, peer) {
 		s.metrics.drop(dropDeniedPeer)
 		return
@@ -61,7 +62,11 @@ func (s *Server) sendToPeer(a *allocation, data []byte, peer netip.AddrPort, v v
 		s.metrics.drop(dropNoAllocation)
 		return
 	}
-	if _, err := l.sock.WriteToUDPAddrPort(data, s.faces.inward(peer)); err != nil {
+	to := s.faces.inward(peer)
+	if w.carrier != nil && w.carrier.post(a, l, data, to) {
+		return
+	}
+	if _, err := l.sock.WriteToUDPAddrPort(data, to); err != nil {
 		s.metrics.drop(dropWrite)
 		return
 	}
@@ -80,7 +85,8 @@ func (s *Server) admits(v verdict, peer netip.AddrPort) bool {
 	return false
 }
 
-// relayLoop is the only reader of a leg's socket. It returns when the leg has ended.
+// relayLoop is the only reader of a leg's socket that no carrier has. It returns when the
+// leg has ended.
 func (s *Server) relayLoop(a *allocation, l *leg) {
 	defer s.wg.Done()
 	buf := make([]byte, headroom+smallDatagram+1+tailroom)
@@ -106,35 +112,10 @@ func (s *Server) relayLoop(a *allocation, l *leg) {
 }
 
 // sendToClient relays a datagram of n bytes, which stands in buf behind headroom, to a's
-// client (RFC 8656 §11.3, §12.7). It writes the header in front of the data, in place.
+// client.
 func (s *Server) sendToClient(a *allocation, buf []byte, n int, from netip.AddrPort) {
-	now := s.cfg.Now()
-	if !a.liveAt(now) {
-		s.metrics.drop(dropNoAllocation)
-		return
-	}
-	peer := s.faces.outward(from)
-	perm := a.paths.permits(peer.Addr(), now)
-	if perm == nil {
-		s.metrics.drop(dropNoPermission)
-		return
-	}
-	if !s.admits(perm.verdict, peer) {
-		s.metrics.drop(dropDeniedPeer)
-		return
-	}
-	if !s.affords(a, n, now) {
-		s.metrics.drop(dropByteQuota)
-		return
-	}
-	var message []byte
-	if c := a.paths.channelOf(peer, now); c != nil {
-		message = channelData(buf, n, c.number, a.five.Transport != UDP)
-	} else {
-		message = dataMessage(buf, n, peer)
-	}
+	message := s.messageToClient(a, buf, n, from, s.cfg.Now())
 	if message == nil {
-		s.metrics.drop(dropOversize)
 		return
 	}
 	if a.client.write(message) != nil {
@@ -142,6 +123,38 @@ func (s *Server) sendToClient(a *allocation, buf []byte, n int, from netip.AddrP
 		return
 	}
 	a.toClient.count(n)
+}
+
+// messageToClient makes the message that takes a peer's datagram to a's client (RFC 8656
+// §11.3, §12.7), or returns nil where that must not pass. It writes the header in front of
+// the data, in place.
+func (s *Server) messageToClient(a *allocation, buf []byte, n int, from netip.AddrPort, now time.Time) []byte {
+	if !a.liveAt(now) {
+		s.metrics.drop(dropNoAllocation)
+		return nil
+	}
+	peer := s.faces.outward(from)
+	perm := a.paths.permits(peer.Addr(), now)
+	if perm == nil {
+		s.metrics.drop(dropNoPermission)
+		return nil
+	}
+	if !s.admits(perm.verdict, peer) {
+		s.metrics.drop(dropDeniedPeer)
+		return nil
+	}
+	if !s.affords(a, n, now) {
+		s.metrics.drop(dropByteQuota)
+		return nil
+	}
+	if c := a.paths.channelOf(peer, now); c != nil {
+		return channelData(buf, n, c.number, a.five.Transport != UDP)
+	}
+	message := dataMessage(buf, n, peer)
+	if message == nil {
+		s.metrics.drop(dropOversize)
+	}
+	return message
 }
 
 // channelData puts the header of RFC 8656 §12.4 before the data; on streams the message is

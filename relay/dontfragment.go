@@ -42,16 +42,18 @@ func (l *leg) heedsWhole(a *allocation) bool {
 // sendWhole is sendToPeer for a Send indication with DONT-FRAGMENT. What is too large for
 // the way is lost. The option is the socket's, not the datagram's, so it is set and taken
 // back; a five-tuple has one reader, so nothing else is sent meanwhile.
-func (s *Server) sendWhole(a *allocation, data []byte, peer netip.AddrPort, v verdict, now time.Time) {
+func (w *worker) sendWhole(a *allocation, data []byte, peer netip.AddrPort, v verdict, now time.Time) {
 	l := a.leg(peer.Addr())
 	if l == nil || !l.heedsWhole(a) {
-		s.sendToPeer(a, data, peer, v, now)
+		w.sendToPeer(a, data, peer, v, now)
 		return
 	}
+	w.flush()
 	if !l.setsDF || l.setWhole(true) != nil {
-		s.metrics.drop(dropUnsupported)
+		w.s.metrics.drop(dropUnsupported)
 		return
 	}
-	s.sendToPeer(a, data, peer, v, now)
+	w.sendToPeer(a, data, peer, v, now)
+	w.flush()
 	_ = l.setWhole(false) // as newLeg could
 }

@@ -6,7 +6,7 @@ import "github.com/pion/stun/v3"
 // not authenticated; what is wrong with them is dropped in silence. This is data path:
 // no lock that others hold, no memory.
 func (w *worker) handleSend(m *stun.Message, five FiveTuple) {
-	now := w.s.cfg.Now()
+	now := w.time()
 	a := w.s.flows.load(five)
 	if a == nil || !a.liveAt(now) {
 		w.s.metrics.drop(dropNoAllocation)
@@ -35,8 +35,8 @@ func (w *worker) handleSend(m *stun.Message, five FiveTuple) {
 		return
 	}
 	if m.Contains(stun.AttrDontFragment) {
-		w.s.sendWhole(a, data.Value, peer, perm.verdict, now)
+		w.sendWhole(a, data.Value, peer, perm.verdict, now)
 		return
 	}
-	w.s.sendToPeer(a, data.Value, peer, perm.verdict, now)
+	w.sendToPeer(a, data.Value, peer, perm.verdict, now)
 }

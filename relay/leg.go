@@ -62,6 +62,16 @@ type leg struct {
 	relayed netip.AddrPort // as the client knows it: bound, or with the external address
 	ended   atomic.Bool    // before its allocation (RFC 8656 §8.1)
 	setsDF  bool           // sock can be told to
+	lane    *lane          // of the carrier that has sock, or nil
+}
+
+// close closes the socket. It may be called twice.
+func (l *leg) close() {
+	if l.lane != nil {
+		l.lane.close()
+		return
+	}
+	_ = l.sock.Close()
 }
 
 func (l *leg) family() byte { return familyOf(l.relayed.Addr()) }

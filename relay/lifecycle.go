@@ -34,6 +34,15 @@ func (s *Server) insert(a *allocation, next *leg) *refusal {
 	case s.quotaReachedLocked(a.owner):
 		return refuse(stun.CodeAllocQuotaReached, "subject has its allocations")
 	}
+	for _, l := range a.legs {
+		if l.lane == nil {
+			continue
+		}
+		if err := l.lane.start(); err != nil {
+			s.log.Warn("relay: no relayed socket", "err", err)
+			return refuse(stun.CodeInsufficientCapacity, "no relayed socket")
+		}
+	}
 	if s.subjects[a.owner] == nil {
 		s.subjects[a.owner] = map[*allocation]struct{}{}
 	}
@@ -48,8 +57,10 @@ func (s *Server) insert(a *allocation, next *leg) *refusal {
 		if l.relayed != l.bound {
 			s.relayed.put(l.relayed, a)
 		}
-		s.wg.Add(1)
-		go s.relayLoop(a, l)
+		if l.lane == nil {
+			s.wg.Add(1)
+			go s.relayLoop(a, l)
+		}
 	}
 	s.emitLocked(EventMade, a, "")
 	return nil
@@ -137,14 +148,14 @@ func (s *Server) endLeg(a *allocation, l *leg) {
 		s.forgetLegLocked(l)
 	}
 	s.mu.Unlock()
-	_ = l.sock.Close()
+	l.close()
 	a.paths.forget(l.family())
 }
 
 // release closes what a held.
 func (a *allocation) release() {
 	for _, l := range a.legs {
-		_ = l.sock.Close() // again, where a leg had ended
+		l.close() // again, where a leg had ended
 	}
 	a.client.release()
 }

@@ -73,7 +73,7 @@ func (v reservations) prune(now time.Time) {
 	for t, r := range v.byToken {
 		if !now.Before(r.until) {
 			v.remove(t, r)
-			_ = r.leg.sock.Close()
+			r.leg.close()
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (s *Server) openPair(family byte) (first, next *leg, err error) {
 				return first, next, nil
 			}
 		}
-		_ = first.sock.Close()
+		first.close()
 		if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, nil, err
 		}

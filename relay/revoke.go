@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -13,9 +14,9 @@ var _ turncred.Revoker = (*Server)(nil)
 
 // Revoke implements turncred.Revoker. When it returns nil, credentials that r hits make no
 // allocation any more, also where the Allocate was under way, and allocations that they
-// made have ended; with KeepLive those last Config.Grace beyond their credential at most.
-// And r is in Config.Revocations. Where that fails r holds all the same, but the error says
-// that a restart would forget it: try again.
+// made have ended: no packet of theirs leaves any more. With KeepLive those last
+// Config.Grace beyond their credential at most. And r is in Config.Revocations; where that
+// fails r holds all the same, but the error says that a restart would forget it: try again.
 func (s *Server) Revoke(ctx context.Context, r turncred.Revocation) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -49,7 +50,18 @@ func (s *Server) revoke(r turncred.Revocation) {
 	for _, a := range hit {
 		a.release()
 	}
+	s.settle()
 	s.log.Info("relay: credentials revoked", "tid", r.Tid, "kid", r.KeyID, "subject", r.Subject, "keep_live", r.KeepLive, "ended", len(hit))
+}
+
+// settle waits until what carriers had checked before has left.
+func (s *Server) settle() {
+	s.mu.Lock()
+	carriers := slices.Collect(maps.Keys(s.carriers))
+	s.mu.Unlock()
+	for _, c := range carriers {
+		c.settle()
+	}
 }
 
 // candidatesLocked returns the live allocations that r may hit.

@@ -43,6 +43,7 @@ type Server struct {
 	revoked                  revocations
 	goneToPeer, goneToClient traffic // of allocations that ended
 	open                     map[io.Closer]struct{}
+	carriers                 map[*carrier]struct{}
 	sweeping                 bool
 	closed                   bool
 
@@ -70,6 +71,7 @@ func New(cfg Config) (*Server, error) {
 		revoked:  newRevocations(),
 		open:     map[io.Closer]struct{}{},
 		events:   make(chan *Event, eventQueue), emitted: make(chan struct{}),
+		carriers: map[*carrier]struct{}{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.loadRevocations(); err != nil {
@@ -124,7 +126,7 @@ func (s *Server) Close() error {
 		}
 	})
 	for _, r := range s.reserved.byToken {
-		_ = r.leg.sock.Close()
+		r.leg.close()
 	}
 	s.reserved = newReservations()
 	closers := make([]io.Closer, 0, len(s.open))

@@ -3,6 +3,7 @@ package relay
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"github.com/pion/stun/v3"
 )
@@ -22,6 +23,24 @@ type worker struct {
 	in  *stun.Message
 	out *stun.Message
 	udp udpClient // of the datagram at hand
+
+	carrier *carrier  // whose it is, or nil
+	now     time.Time // of the carrier's pass
+}
+
+// time is when the message at hand is handled.
+func (w *worker) time() time.Time {
+	if w.carrier != nil {
+		return w.now
+	}
+	return w.s.cfg.Now()
+}
+
+// flush sends what waits in the carrier for peers.
+func (w *worker) flush() {
+	if w.carrier != nil {
+		w.carrier.flushPeers()
+	}
 }
 
 // newWorker returns a worker. Strict decoding drops what follows MESSAGE-INTEGRITY, but for

@@ -1,0 +1,297 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// legBuffer is the receive and the send buffer of a relayed socket: a video's burst.
+	legBuffer = 256 << 10
+	// rest is how long a busy carrier lets datagrams gather before it looks again: fewer
+	// wake-ups for the same packets. A packet waits so long at most on each of its ways.
+	rest = 250 * time.Microsecond
+	// restFrom is how many datagrams a carrier must have found to rest again.
+	restFrom = 2
+)
+
+// carrier moves the packets of one listener and of all allocations that were made through
+// it: one thread, which waits for all their sockets at once (epoll), outside Go's poller.
+// It works in passes: what has come to the listener, then what has come to the relayed
+// sockets, each in a batch.
+type carrier struct {
+	s        *Server
+	listener *descriptor
+	server   netip.AddrPort // of the listener
+	worker   *worker
+	ep       int
+	wake     *descriptor // an eventfd that ends a wait
+	events   [batch]unix.EpollEvent
+
+	in        *inbox
+	toPeers   *outbox
+	waiting   []*lane // lanes with packets in toPeers
+	toClients *outbox
+	clients   queue // in toClients
+
+	// lanes are by descriptor. The carrier writes an entry, whoever ends the lane clears it.
+	lanes atomic.Pointer[[]atomic.Pointer[lane]]
+	// passes is odd while data may have been checked that has not left.
+	passes atomic.Uint64
+	closed atomic.Bool
+}
+
+// lane is a relayed socket in the hands of a carrier.
+type lane struct {
+	c     *carrier
+	sock  *descriptor
+	a     *allocation
+	l     *leg
+	queue queue // in the carrier's toPeers
+}
+
+// newCarrier makes a carrier of pc, or returns nil where pc has no descriptor.
+func newCarrier(s *Server, pc net.PacketConn) (c *carrier, err error) {
+	d := descriptorOf(pc, socketBuffer)
+	if d == nil {
+		return nil, nil
+	}
+	c = &carrier{
+		s: s, listener: d, server: d.local, worker: newWorker(s), ep: -1,
+		in: newInbox(), toPeers: newOutbox(s.metrics), toClients: newOutbox(s.metrics), clients: queue{-1, -1},
+	}
+	c.lanes.Store(&[]atomic.Pointer[lane]{})
+	c.worker.carrier = c
+	if c.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+		var fd int
+		if fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
+			c.wake = &descriptor{fd: fd}
+			err = errors.Join(c.watch(d.fd), c.watch(fd))
+		}
+	}
+	if err != nil {
+		c.free()
+		return nil, fmt.Errorf("relay: carry %s: %w", c.server, err)
+	}
+	return c, nil
+}
+
+func (c *carrier) watch(fd int) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(c.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
+}
+
+// Close has run return.
+func (c *carrier) Close() error {
+	c.closed.Store(true)
+	if !c.wake.acquire() {
+		return nil
+	}
+	defer c.wake.release()
+	_, err := unix.Write(c.wake.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	return os.NewSyscallError("write", err)
+}
+
+// free closes what the carrier has. Nothing runs in it any more.
+func (c *carrier) free() {
+	_ = c.listener.Close()
+	if c.wake != nil {
+		_ = c.wake.Close()
+	}
+	if c.ep >= 0 {
+		_ = unix.Close(c.ep)
+	}
+}
+
+// run moves packets until Close. It is the only reader of the listener and of the lanes.
+func (c *carrier) run() error {
+	addProcessors(1)
+	defer addProcessors(-1)
+	var last time.Time // end of the last pass
+	resting := false
+	for !c.closed.Load() {
+		n, err := c.wait(resting)
+		if err != nil {
+			return err
+		}
+		if n == 0 { // nothing came while it rested
+			resting = false
+			continue
+		}
+		began := time.Now()
+		moved, err := c.pass(c.events[:n])
+		if err != nil {
+			return err
+		}
+		if moved >= batch { // more has come meanwhile
+			resting = true
+			last = time.Now()
+			continue
+		}
+		resting = moved >= restFrom || !resting && began.Sub(last) < rest
+		if resting {
+			pause(rest)
+		}
+		last = time.Now()
+	}
+	return nil
+}
+
+// wait returns how many sockets have something, at once where resting.
+func (c *carrier) wait(resting bool) (int, error) {
+	if resting {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(c.ep), uintptr(unsafe.Pointer(&c.events)), uintptr(len(c.events)), 0, 0, 0)
+		if errno != 0 {
+			return 0, nil // what is wrong the next wait will say
+		}
+		return int(n), nil
+	}
+	const timeout = -1
+	n, err := unix.EpollWait(c.ep, c.events[:], timeout)
+	if err == unix.EINTR {
+		return 0, nil
+	}
+	return n, os.NewSyscallError("epoll_wait", err)
+}
+
+// pause sleeps without Go's knowledge: its timers would wake a second thread, and its
+// monitor would look every 20 us whether the carrier's processor could be given away. A
+// signal, as the collector sends to stop the world, ends the sleep.
+func pause(d time.Duration) {
+	t := unix.NsecToTimespec(int64(d))
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
+}
+
+var processors sync.Mutex // guards changes of GOMAXPROCS
+
+// addProcessors changes GOMAXPROCS by n. A carrier under load is in Go's eyes always
+// running, so each brings a processor of its own for as long as it works.
+func addProcessors(n int) {
+	processors.Lock()
+	defer processors.Unlock()
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
+}
+
+// pass takes what has come and sends it on.
+func (c *carrier) pass(events []unix.EpollEvent) (moved int, err error) {
+	c.passes.Add(1)
+	defer c.passes.Add(1)
+	c.worker.now = c.s.cfg.Now()
+	for i := range events {
+		if int(events[i].Fd) == c.listener.fd {
+			if moved, err = c.fromClients(); err != nil {
+				return moved, err
+			}
+		}
+	}
+	used := 0
+	for i := range events {
+		l := c.lane(int(events[i].Fd))
+		if l == nil {
+			continue
+		}
+		n := c.fromPeers(l, used)
+		moved += n
+		if used += n; used > batch-legBatch {
+			c.flushClients()
+			used = 0
+		}
+	}
+	c.flushClients()
+	return moved, nil
+}
+
+// settle waits until the pass that is under way has ended: what it had checked has left.
+func (c *carrier) settle() {
+	for at := c.passes.Load(); at%2 != 0 && c.passes.Load() == at; {
+		time.Sleep(rest / 10)
+	}
+}
+
+// fromClients takes one batch from the listener, so that the others have their turn.
+func (c *carrier) fromClients() (int, error) {
+	n, errno := c.in.receive(c.listener, 0, batch)
+	if errno != 0 && !passing(errno) {
+		return 0, fmt.Errorf("relay: read from %s: %w", c.server, errno)
+	}
+	for i := range n {
+		b, from := c.in.datagram(i)
+		c.worker.udp = udpClient{c.listener, from}
+		if !isRequest(b) {
+			c.worker.handle(b, FiveTuple{UDP, from, c.server}, &c.worker.udp)
+			continue
+		}
+		// A request may end what the data before it needs, and take its time: nobody shall
+		// wait for it who waits for data to have left.
+		c.flushPeers()
+		c.passes.Add(1)
+		c.worker.handle(b, FiveTuple{UDP, from, c.server}, &c.worker.udp)
+		c.passes.Add(1)
+	}
+	c.flushPeers()
+	return n, nil
+}
+
+// isRequest reports whether b looks like a STUN request (RFC 8489 §5).
+func isRequest(b []byte) bool { return len(b) > 1 && b[0] < 4 && b[0]&1 == 0 && b[1]&0x10 == 0 }
+
+// passing reports whether an error of receiving is over with the call.
+func passing(err error) bool {
+	for _, e := range []error{unix.EAGAIN, unix.EINTR, unix.ENOBUFS, unix.ENOMEM, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// fromPeers takes a batch from one relayed socket into the slots from first on.
+func (c *carrier) fromPeers(l *lane, first int) int {
+	n, errno := c.in.receive(l.sock, first, legBatch)
+	if errno != 0 && !passing(errno) && !l.a.ended.Load() && !l.l.ended.Load() {
+		c.s.log.Warn("relay: relayed socket failed", "relayed", l.l.relayed, "err", errno)
+		c.s.end(l.a, EndSocket)
+	}
+	for i := first; i < first+n; i++ {
+		b, from := c.in.datagram(i)
+		if m := c.s.messageToClient(l.a, c.in.slot(i), len(b), from, c.worker.now); m != nil {
+			c.toClients.add(&c.clients, packet{data: m, to: l.a.five.Client, count: &l.a.toClient, bytes: len(b)})
+		}
+	}
+	return n
+}
+
+// post takes a packet for a peer, where this carrier has the socket, and reports whether.
+func (c *carrier) post(a *allocation, l *leg, data []byte, to netip.AddrPort) bool {
+	if l.lane == nil || l.lane.c != c {
+		return false
+	}
+	if l.lane.queue.first < 0 {
+		c.waiting = append(c.waiting, l.lane)
+	}
+	c.toPeers.add(&l.lane.queue, packet{data: data, to: to, count: &a.toPeer, bytes: len(data)})
+	return true
+}
+
+func (c *carrier) flushPeers() {
+	for i, l := range c.waiting {
+		c.toPeers.send(l.sock, &l.queue)
+		c.waiting[i] = nil
+	}
+	c.waiting = c.waiting[:0]
+	c.toPeers.reset()
+}
+
+func (c *carrier) flushClients() {
+	c.toClients.send(c.listener, &c.clients)
+	c.toClients.reset()
+}

@@ -1,0 +1,197 @@
+package relay
+
+import (
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxSegments is how many datagrams the kernel splits from one (UDP_MAX_SEGMENTS was 64
+	// before Linux 6.9), and maxSegmented how many bytes they may have together.
+	maxSegments  = 64
+	maxSegmented = 65000
+)
+
+// packet is a datagram that waits to be sent. Its memory is the inbox's.
+type packet struct {
+	data  []byte
+	to    netip.AddrPort
+	count *trafficCounter // counts it, once it has left
+	bytes int             // of payload
+	next  int             // of the same socket, or -1
+}
+
+// outbox gathers packets by socket and sends each socket's with one system call. Those of
+// equal length that follow each other to one address leave as one datagram, which the
+// kernel splits as late as it can (UDP_SEGMENT): it then passes its own layers once.
+type outbox struct {
+	metrics *metrics
+	packets [batch]packet
+	used    int
+
+	msgs     [batch]mmsghdr
+	iovs     [batch]unix.Iovec
+	names    [batch]sockaddr
+	controls [batch]segmentControl
+	firsts   [batch]int // packet that begins each of msgs
+}
+
+// segmentControl is the control message UDP_SEGMENT.
+type segmentControl struct {
+	unix.Cmsghdr
+	size uint16
+	_    [6]byte
+}
+
+func newOutbox(m *metrics) *outbox {
+	b := &outbox{metrics: m}
+	for i := range b.controls {
+		c := &b.controls[i]
+		c.Level, c.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+		c.SetLen(unix.CmsgLen(2))
+	}
+	return b
+}
+
+// queue is the packets of one socket that wait in an outbox.
+type queue struct{ first, last int }
+
+// add puts a packet at the end of q. There must be room.
+func (b *outbox) add(q *queue, p packet) {
+	at := b.used
+	b.used++
+	p.next = -1
+	b.packets[at] = p
+	if q.first < 0 {
+		q.first = at
+	} else {
+		b.packets[q.last].next = at
+	}
+	q.last = at
+}
+
+// send sends what waits in q by d, and empties q. The packets' room is free when reset is
+// called.
+func (b *outbox) send(d *descriptor, q *queue) {
+	first := q.first
+	q.first = -1
+	if first < 0 {
+		return
+	}
+	if !d.acquire() { // its allocation has ended
+		b.lost(first, -1, dropNoAllocation)
+		return
+	}
+	defer d.release()
+	if p := &b.packets[first]; p.next < 0 {
+		if _, errno := sendTo(d.fd, p.data, &b.names[0], b.names[0].set(p.to, d.six)); errno != 0 {
+			b.lost(first, -1, dropWrite)
+			return
+		}
+		p.count.count(p.bytes)
+		return
+	}
+	b.sendAll(d, first)
+}
+
+// sendAll sends the chain of packets that begins with first.
+func (b *outbox) sendAll(d *descriptor, first int) {
+	for first >= 0 {
+		n := b.compose(d, first)
+		sent, errno := sendMessages(d.fd, b.msgs[:n])
+		if errno != 0 {
+			sent = 0
+		}
+		for i := range sent {
+			first = b.left(b.firsts[i], b.iovsOf(i))
+		}
+		if errno != 0 { // of the first message, which says nothing of the others
+			first = b.refused(d, first, b.iovsOf(0), errno)
+		}
+	}
+}
+
+// compose makes messages of the chain that begins with first, and returns how many.
+func (b *outbox) compose(d *descriptor, first int) (n int) {
+	split := !d.plain.Load()
+	iov := 0
+	for i := first; i >= 0; n++ {
+		p := &b.packets[i]
+		size, total, from := len(p.data), 0, iov
+		b.firsts[n] = i
+		for {
+			q := &b.packets[i]
+			b.iovs[iov].Base = unsafe.SliceData(q.data)
+			b.iovs[iov].SetLen(len(q.data))
+			iov++
+			total += len(q.data)
+			last := len(q.data) < size // a shorter one ends the datagram
+			if i = q.next; i < 0 || last || !split || size == 0 {
+				break
+			}
+			next := &b.packets[i]
+			if len(next.data) > size || len(next.data) == 0 || next.to != p.to || total+len(next.data) > maxSegmented || iov-from == maxSegments {
+				break
+			}
+		}
+		m := &b.msgs[n].Msghdr
+		m.Name, m.Namelen = (*byte)(unsafe.Pointer(&b.names[n])), b.names[n].set(p.to, d.six)
+		m.Iov = &b.iovs[from]
+		m.SetIovlen(iov - from)
+		m.Control, m.Controllen = nil, 0
+		if iov-from > 1 {
+			b.controls[n].size = uint16(size)
+			m.Control = (*byte)(unsafe.Pointer(&b.controls[n]))
+			m.SetControllen(int(unsafe.Sizeof(b.controls[n])))
+		}
+	}
+	return n
+}
+
+func (b *outbox) iovsOf(i int) int { return int(b.msgs[i].Iovlen) }
+
+// left counts k packets of a chain as sent, and returns the one behind them.
+func (b *outbox) left(first, k int) (behind int) {
+	for range k {
+		p := &b.packets[first]
+		p.count.count(p.bytes)
+		first = p.next
+	}
+	return first
+}
+
+// lost counts k packets of a chain as dropped, and returns the one behind them.
+func (b *outbox) lost(first, k int, why dropReason) (behind int) {
+	for ; k != 0 && first >= 0; k-- {
+		b.metrics.drop(why)
+		first = b.packets[first].next
+	}
+	return first
+}
+
+// refused deals with a message of k packets that the kernel did not take, and returns the
+// packet behind them. What it would not split goes one by one.
+func (b *outbox) refused(d *descriptor, first, k int, errno syscall.Errno) (behind int) {
+	if k == 1 || errno != unix.EIO && errno != unix.EINVAL && errno != unix.EMSGSIZE && errno != unix.EOPNOTSUPP {
+		return b.lost(first, k, dropWrite)
+	}
+	if errno == unix.EIO { // the way out has no checksum offload, and will have none
+		d.plain.Store(true)
+	}
+	for range k {
+		p := &b.packets[first]
+		if _, errno := sendTo(d.fd, p.data, &b.names[0], b.names[0].set(p.to, d.six)); errno != 0 {
+			b.metrics.drop(dropWrite)
+		} else {
+			p.count.count(p.bytes)
+		}
+		first = p.next
+	}
+	return first
+}
+
+// reset forgets all packets. Their queues are empty.
+func (b *outbox) reset() { b.used = 0 }
