@@ -18,13 +18,18 @@ type Params []Param
 func (p Params) Get(name string) (string, bool) {
 	for _, q := range p {
 		if strings.EqualFold(q.Name, name) {
-			if v, err := unquote(q.Value); err == nil {
-				return v, true
-			}
-			return q.Value, true
+			return q.text(), true
 		}
 	}
 	return "", false
+}
+
+// text is the value without its quotes.
+func (p Param) text() string {
+	if v, err := unquote(p.Value); err == nil {
+		return v
+	}
+	return p.Value
 }
 
 func (p Params) has(name string) bool {
@@ -75,10 +80,15 @@ func ParseAddress(s string) (Address, error) {
 // is none or s is no address.
 func AddressParam(s, name string) (value string, ok bool) {
 	_, rest, err := cutAddress(s)
-	for rest = trimLWS(rest); rest != "" && err == nil && rest[0] == ';'; {
-		var p Param
-		if p, rest, err = cutParam(rest[1:]); err == nil && strings.EqualFold(p.Name, name) {
-			return Params{p}.Get(name)
+	if err != nil {
+		return "", false
+	}
+	for p, err := range params(rest) {
+		if err != nil {
+			break
+		}
+		if strings.EqualFold(p.Name, name) {
+			return p.text(), true
 		}
 	}
 	return "", false
@@ -147,17 +157,30 @@ func parseParams(s string) (Params, error) {
 		return nil, nil
 	}
 	ps := make(Params, 0, strings.Count(s, ";"))
-	for s != "" {
-		if s[0] != ';' {
-			return ps, fmt.Errorf("%w: parameters are separated by semicolons", errAddress)
-		}
-		p, rest, err := cutParam(s[1:])
+	for p, err := range params(s) {
 		if err != nil {
 			return ps, err
 		}
-		ps, s = append(ps, p), rest
+		ps = append(ps, p)
 	}
 	return ps, nil
+}
+
+// params yields what parseParams reads, and ends with the first error.
+func params(s string) iter.Seq2[Param, error] {
+	return func(yield func(Param, error) bool) {
+		for s = trimLWS(s); s != ""; {
+			if s[0] != ';' {
+				yield(Param{}, fmt.Errorf("%w: parameters are separated by semicolons", errAddress))
+				return
+			}
+			p, rest, err := cutParam(s[1:])
+			if !yield(p, err) || err != nil {
+				return
+			}
+			s = rest
+		}
+	}
 }
 
 // cutParam reads the name [ EQUAL value ] that s begins with; rest begins with what

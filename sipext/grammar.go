@@ -70,7 +70,17 @@ func isGenValue(s string) bool {
 }
 
 // trimLWS trims SP and HTAB, and not what else Unicode calls a space.
-func trimLWS(s string) string { return strings.Trim(s, " \t") }
+func trimLWS(s string) string {
+	for s != "" && isLWS(s[0]) {
+		s = s[1:]
+	}
+	for s != "" && isLWS(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+func isLWS(c byte) bool { return c == ' ' || c == '\t' }
 
 // splitParams splits at ";" outside quotes and refuses an unquoted comma, an open
 // quote and control characters.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -70,6 +71,9 @@ func TestValidate(t *testing.T) {
 		{"Max-Forwards signed", message("Max-Forwards: -1"), FaultNumber},
 		{"Expires too long", message("Expires: 4294967296"), FaultNumber},
 		{"bare cookie", message("Via: SIP/2.0/WSS a.invalid;branch=z9hG4bK"), FaultVia},
+		{"Via with an empty quoted value", message(`Via: SIP/2.0/WSS a.invalid;x="";branch=z9hG4bK1`), ""},
+		{"Via with a parameter twice", message("Via: SIP/2.0/WSS a.invalid;branch=z9hG4bK1;X;x"), FaultVia},
+		{"Via with 33 parameters", message("Via: SIP/2.0/WSS a.invalid;branch=z9hG4bK1" + manyParams(32)), FaultVia},
 		{"Via port 0", message("Via: SIP/2.0/WSS a.invalid:0;branch=z9hG4bK1"), FaultVia},
 		{"Via with a host of two", message("Via: SIP/2.0/WSS a b;branch=z9hG4bK1"), FaultVia},
 		{"open quote", message(`To: "Bob <sip:bob@ims.test>`), FaultAddress},
@@ -84,6 +88,14 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%s: Validate = %v (%+v), want fault %q", tt.name, err, bad, tt.want)
 		}
 	}
+}
+
+func manyParams(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(";p" + strconv.Itoa(i))
+	}
+	return b.String()
 }
 
 // TestScanNormalizes: what sipgo's parser reads wrongly never reaches it.

@@ -163,31 +163,45 @@ func (s *scanner) checkCSeq(f *Field) *MalformedError {
 }
 
 func (s *scanner) checkParty(f *Field) *MalformedError {
-	a, err := ParseAddress(f.Value)
+	a, rest, err := cutAddress(f.Value)
 	if err != nil || a.URI == "*" {
 		return refuse(FaultAddress, "Malformed "+f.Name)
 	}
+	tagged := false
+	for p, err := range params(rest) {
+		if err != nil {
+			return refuse(FaultAddress, "Malformed "+f.Name)
+		}
+		tagged = tagged || strings.EqualFold(p.Name, "tag")
+	}
 	// RFC 3261 §8.1.1.3: the From field must contain a tag.
-	if _, ok := a.Params.Get("tag"); !ok && f.ID == From {
+	if !tagged && f.ID == From {
 		return refuse(FaultMissing, "From without a tag")
 	}
 	if a.Display != "" || strings.ContainsAny(f.Value, " \t") {
-		f.Value = a.String() // sipgo would take white space for a part of the host or a name
+		// sipgo would take white space for a part of the host or a name.
+		a.Params, _ = parseParams(rest)
+		f.Value = a.String()
 	}
 	return nil
 }
 
 func checkAddresses(f *Field) *MalformedError {
 	for e := range ListElements(f.Value) {
-		a, err := ParseAddress(e)
-		switch {
-		case err != nil, f.ID != Contact && !a.Bracketed:
+		a, rest, err := cutAddress(e)
+		if err != nil || f.ID != Contact && !a.Bracketed {
 			return refuse(FaultAddress, "Malformed "+f.Name)
-		case f.ID != Contact:
-			continue
 		}
-		if v, ok := a.Params.Get("expires"); ok {
-			if _, err := parseDeltaSeconds(v); err != nil {
+		expires := false
+		for p, err := range params(rest) {
+			if err != nil {
+				return refuse(FaultAddress, "Malformed "+f.Name)
+			}
+			if f.ID != Contact || expires || !strings.EqualFold(p.Name, "expires") {
+				continue
+			}
+			expires = true
+			if _, err := parseDeltaSeconds(p.text()); err != nil {
 				return refuse(FaultNumber, "Malformed expires of a Contact")
 			}
 		}

@@ -2,6 +2,7 @@ package sipext
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -28,41 +29,33 @@ func normalizeVia(s string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	params, err := parseParams(rest[hostEnd:])
-	if err != nil {
-		return "", errVia
-	}
-	var b strings.Builder
-	b.Grow(len(s))
-	b.WriteString("SIP/2.0/")
-	b.WriteString(transport)
-	b.WriteByte(' ')
-	b.WriteString(host)
-	for i, p := range params {
-		if i == maxViaParams || params[:i].has(p.Name) {
+	b := make([]byte, 0, len(s))
+	b = append(append(append(append(b, "SIP/2.0/"...), transport...), ' '), host...)
+	var names [maxViaParams]string
+	seen := names[:0]
+	for p, err := range params(rest[hostEnd:]) {
+		v := p.text() // a quoted token needs no quotes
+		twice := slices.ContainsFunc(seen, func(name string) bool { return strings.EqualFold(name, p.Name) })
+		if err != nil || twice || len(seen) == maxViaParams || !isViaParam(p.Name, v) {
 			return "", errVia
 		}
-		v := p.Value
-		if q, err := unquote(v); err == nil {
-			v = q
-		}
-		// sipgo reads the name of a quoted parameter wrongly; a quoted token needs no quotes,
-		// and nothing else in quotes is of use in a Via.
-		if v != "" && !viaValueSet.holds(v) {
-			return "", errVia
-		}
-		// RFC 3261 §8.1.1.7: a branch is unique; the bare cookie is not.
-		if strings.EqualFold(p.Name, "branch") && strings.EqualFold(v, "z9hG4bK") {
-			return "", errVia
-		}
-		b.WriteByte(';')
-		b.WriteString(p.Name)
+		seen = append(seen, p.Name)
+		b = append(append(b, ';'), p.Name...)
 		if v != "" {
-			b.WriteByte('=')
-			b.WriteString(v)
+			b = append(append(b, '='), v...)
 		}
 	}
-	return b.String(), nil
+	return string(b), nil
+}
+
+// isViaParam reports whether a parameter may stand in a Via. sipgo reads the name of a quoted
+// one wrongly, and nothing but a token in quotes is of use.
+func isViaParam(name, value string) bool {
+	if value != "" && !viaValueSet.holds(value) {
+		return false
+	}
+	// RFC 3261 §8.1.1.7: a branch is unique; the bare cookie is not.
+	return !strings.EqualFold(name, "branch") || !strings.EqualFold(value, "z9hG4bK")
 }
 
 // cutTransport reads sent-protocol, which may have white space around its slashes.
