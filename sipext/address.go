@@ -187,10 +187,7 @@ func params(s string) iter.Seq2[Param, error] {
 // follows, without white space.
 func cutParam(s string) (p Param, rest string, err error) {
 	s = trimLWS(s)
-	n := strings.IndexAny(s, "=;, \t\"")
-	if n < 0 {
-		n = len(s)
-	}
+	n := nameEndSet.index(s)
 	p.Name = s[:n]
 	if !IsToken(p.Name) {
 		return p, "", fmt.Errorf("%w: a parameter's name is no token", errAddress)
@@ -237,11 +234,7 @@ func valueLen(s string) int {
 	if strings.HasPrefix(s, `"`) {
 		return quotedLen(s)
 	}
-	n := strings.IndexAny(s, "; \t,\"<>")
-	if n < 0 {
-		n = len(s)
-	}
-	return n
+	return valueEndSet.index(s)
 }
 
 // quotedLen returns the length of the quoted-string that s begins with, or -1.

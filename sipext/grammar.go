@@ -36,6 +36,9 @@ var (
 	viaValueSet = charsetOf(tokenChars + "[]:=/")
 	hostnameSet = charsetOf(alpha + digits + "-._")
 	ipv6Set     = charsetOf("0123456789abcdefABCDEF:.")
+	// What ends a parameter's name, and its value where that is not quoted.
+	nameEndSet  = charsetOf("=;, \t\"")
+	valueEndSet = charsetOf("; \t,\"<>")
 	// plainSet is what a quoted-string holds as it is, and nearly all of them are made of.
 	plainSet = charsetOf(tokenChars + " !#$&()/,:;<=>?@[]^{|}")
 )
@@ -48,6 +51,16 @@ func (c *charset) holds(s string) bool {
 		}
 	}
 	return s != ""
+}
+
+// index returns where the first character of the set stands in s, or len(s).
+func (c *charset) index(s string) int {
+	for i := range len(s) {
+		if c[s[i]] {
+			return i
+		}
+	}
+	return len(s)
 }
 
 // IsToken reports whether s is a token of RFC 3261 §25.1.
