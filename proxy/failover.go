@@ -122,7 +122,7 @@ func (j *journey) send(h *hop) (*clientTx, error) {
 		j.sent, j.facing = true, h.transport
 	}
 	j.p.pushVia(req, to, j.t.loop)
-	c, err := j.p.startClientTx(req, j.p.core.fitRequest(h, req, to), attemptOf(j.t.watch), func(res *sip.Response) { j.t.pass(res, j.edit) })
+	c, err := j.p.startClientTx(req, j.p.core.fitRequest(h, req, to), watcherOf(j.t.watch), func(res *sip.Response) { j.t.pass(res, j.edit) })
 	if err != nil && to.transport != "UDP" && j.redial != h {
 		// A connection that was found open may have been closed by the core just now.
 		j.redial = h
@@ -131,21 +131,21 @@ func (j *journey) send(h *hop) (*clientTx, error) {
 	return c, err
 }
 
-// attempt is the watcher of one attempt. What a hop refuses while others may still serve,
+// attemptWatcher is the watcher of one attempt. What a hop refuses while others may still serve,
 // or says to our CANCEL when it was left behind, is not the request's end.
-type attempt struct {
+type attemptWatcher struct {
 	watcher
 	left atomic.Bool
 }
 
-func attemptOf(w watcher) watcher {
+func watcherOf(w watcher) watcher {
 	if w == nil {
 		return nil
 	}
-	return &attempt{watcher: w}
+	return &attemptWatcher{watcher: w}
 }
 
-func (a *attempt) response(res *sip.Response) {
+func (a *attemptWatcher) response(res *sip.Response) {
 	if res.StatusCode != sip.StatusServiceUnavailable && (res.StatusCode < 300 || !a.left.Load()) {
 		a.watcher.response(res)
 	}
@@ -340,7 +340,7 @@ func (j *journey) leave(c *clientTx, invite, canceled bool) {
 	if r, ok := c.to.conn.(*requestConn); ok {
 		r.muted.Store(true)
 	}
-	if a, ok := c.watch.(*attempt); ok && invite {
+	if a, ok := c.watch.(*attemptWatcher); ok && invite {
 		a.left.Store(true)
 	}
 	if !j.p.start(func() { j.listen(c, invite, canceled) }) {

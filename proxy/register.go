@@ -19,7 +19,8 @@ type contact struct {
 	uri      string
 	instance string
 	regID    string
-	expires  int // seconds, or -1 where not given
+	expires  int           // seconds, or -1 where not given
+	life     time.Duration // that the core has granted; 0: none
 }
 
 func contacts(m *sipext.Message) []contact {
@@ -79,12 +80,7 @@ type wish struct {
 // register forwards a REGISTER to the core (TS 24.229 5.2.2.1). The error is a
 // *sipext.MalformedError.
 func (p *Proxy) register(m *sipext.Message, f *Flow) error {
-	party := m.First(sipext.To)
-	to, ok := parseURI(party)
-	if from := m.First(sipext.From); party[len(party)-1] != '>' || !strings.HasPrefix(from, party) { // else it is the same URI
-		_, fromOK := parseURI(from)
-		ok = ok && fromOK
-	}
+	id, ok := registeredParty(m)
 	if !ok {
 		return malformedHeader(m)
 	}
@@ -94,13 +90,24 @@ func (p *Proxy) register(m *sipext.Message, f *Flow) error {
 		return nil
 	}
 	r := p.newRegistering(m, f, key)
-	r.aor, r.expires = aor(&to), -1
+	r.aor, r.expires = id, -1
 	if refusal := p.prepareRegister(r); refusal != nil {
 		r.answer(refusal.status, refusal.phrase, refusal.extra...)
 		return nil
 	}
 	r.start()
 	return nil
+}
+
+// registeredParty reads who is registered, To, and reports whether From has a URI too.
+func registeredParty(m *sipext.Message) (IMPU, bool) {
+	to, from := m.First(sipext.To), m.First(sipext.From)
+	u, ok := parseURI(to)
+	if !strings.HasSuffix(to, ">") || !strings.HasPrefix(from, to) { // else it is the same URI
+		_, fromOK := parseURI(from)
+		ok = ok && fromOK
+	}
+	return aor(&u), ok
 }
 
 // prepareRegister rewrites a REGISTER for the core, or says why not.
@@ -165,28 +172,27 @@ func isSuccess(status int) bool { return status >= 200 && status < 300 }
 // finishRegister takes over what the core has granted: bindings, and with them the reason
 // for credentials.
 func (p *Proxy) finishRegister(r *registering, res *sipext.Message, charging []string) {
-	granted := contacts(res)
 	var bound *Registration
 	var left time.Duration
 	for _, c := range r.contacts {
-		if c.uri == "*" {
+		switch {
+		case c.uri == "*":
 			p.unbindAll(r)
-			continue
-		}
-		life := r.grant(c, granted, res)
-		if life <= 0 {
+		case c.life <= 0:
 			p.unbind(r, c)
-			continue
-		}
-		if reg := p.bind(r, c, life, res, charging); bound == nil {
-			bound, left = reg, life
+		default:
+			if reg := p.bind(r, c, res, charging); bound == nil {
+				bound, left = reg, c.life
+			}
 		}
 	}
 	// Only a 200 that leaves a contact of this flow bound carries a credential.
-	if bound != nil && (r.wanted || p.cfg.Offer == OfferAlways) {
+	if bound != nil && r.wantsCredential() {
 		res.Add(sipext.TurnCredField, p.answerWish(bound, left))
 	}
 }
+
+func (r *registering) wantsCredential() bool { return r.wanted || r.p.cfg.Offer == OfferAlways }
 
 // ends reports whether the REGISTER asks to end the binding of c.
 func (r *registering) ends(c contact) bool { return c.expires == 0 || c.expires < 0 && r.expires == 0 }
@@ -207,18 +213,18 @@ func (p *Proxy) expectLeaves(r *registering) {
 	}
 }
 
-// grant returns how long the core keeps c: by the expires of the same contact in the 200,
-// else by its Expires header, else by what was asked (RFC 3261 §10.2.4). A 200 without the
-// contact leaves it unbound.
-func (r *registering) grant(c contact, granted []contact, res *sipext.Message) time.Duration {
-	if r.ends(c) {
-		return 0
-	}
-	for _, g := range granted {
-		if !g.matches(c.uri, c.instance, c.regID) && !sameURI(g.uri, c.uri) {
+// grant notes how long the core keeps each contact: by the expires of the same contact in
+// the 200, else by its Expires header, else by what was asked (RFC 3261 §10.2.4). A 200
+// without the contact leaves it unbound.
+func (r *registering) grant(res *sipext.Message) {
+	granted := contacts(res)
+	for i := range r.contacts {
+		c := &r.contacts[i]
+		of := slices.IndexFunc(granted, func(g contact) bool { return g.matches(c.uri, c.instance, c.regID) || sameURI(g.uri, c.uri) })
+		if of < 0 || r.ends(*c) {
 			continue
 		}
-		n := g.expires
+		n := granted[of].expires
 		if v := res.First(sipext.Expires); n < 0 && v != "" {
 			n = seconds(v)
 		}
@@ -227,19 +233,18 @@ func (r *registering) grant(c contact, granted []contact, res *sipext.Message) t
 				n = asked
 			}
 		}
-		return time.Duration(n) * time.Second
+		c.life = time.Duration(n) * time.Second
 	}
-	return 0
 }
 
 // bind keeps or refreshes a registration on the flow.
-func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sipext.Message, charging []string) *Registration {
+func (p *Proxy) bind(r *registering, c contact, res *sipext.Message, charging []string) *Registration {
 	f := r.f
 	old := f.findRegistration(r.aor, c)
 	id := bindingIdentity{
 		aor: r.aor, impi: p.impi(r, old), binding: c.binding(),
 		authorized: r.who.answered || old != nil && old.identity().authorized,
-		expires:    p.cfg.Now().Add(life),
+		expires:    p.cfg.Now().Add(c.life),
 	}
 	grant := p.grantSum(c, res, charging)
 	if old != nil && p.regs.speaker(id.key()) == old && old.refresh(id, grant) {
@@ -266,13 +271,13 @@ func (p *Proxy) bind(r *registering, c contact, life time.Duration, res *sipext.
 	}
 	if !f.keepRegistration(reg, old) {
 		// The flow went while the core answered: the same grace as for any lost flow.
-		reg.arm(min(p.cfg.FlowGrace, life), reg.graceOver)
+		reg.arm(min(p.cfg.FlowGrace, c.life), reg.graceOver)
 		return reg
 	}
 	reg.armExpiry()
 	if old == nil {
 		p.adoptDialogs(id.key(), f) // of the flow that the device has had before
-		p.log.Info("registered", "flow", f.id, "impu", string(r.aor), "expires", life)
+		p.log.Info("registered", "flow", f.id, "impu", string(r.aor), "expires", c.life)
 	}
 	return reg
 }

@@ -27,23 +27,24 @@ type registering struct {
 	req  *sipext.Message // as it goes to the core, but for our Via and Path
 	loop string          // the end of our branches
 
-	mu       sync.Mutex // guards what follows
-	over     bool       // answered, or nobody waits
-	moving   bool       // someone is on the way to the next hop
-	why      string     // the hop in use is left, for the metrics
-	left     []*hop     // not asked yet
-	attempts []asking   // the last is the one in use, the others were left behind
-	redial   *hop       // its connection broke under the request: it has had its second chance
-	pending  bool       // a provisional response has come: the core is at work
-	refusal  *sipext.Message
-	deadline time.Time // of the whole
-	silence  time.Time // the hop in use should have answered by then
-	broken   bool      // every hop is: an answer may at most be on its way through us
+	mu       sync.Mutex      // guards what follows
+	over     bool            // answered, or nobody waits
+	moving   bool            // someone is on the way to the next hop
+	why      string          // the hop in use is left, for the metrics
+	left     []*hop          // not asked yet
+	attempts []attempt       // the last is the one in use, the others were left behind
+	redial   *hop            // its connection broke under the request: it has had its second chance
+	pending  bool            // a provisional response has come: the core is at work
+	refused  bool            // the hop in use has said 503
+	refusal  *sipext.Message // the last 503
+	deadline time.Time       // of the whole
+	silence  time.Time       // the hop in use should have answered by then
+	broken   bool            // every hop is: an answer may at most be on its way through us
 }
 
-// asking is the client transaction with one hop. A hop that is silent is left behind but not
+// attempt is the client transaction with one hop. A hop that is silent is left behind but not
 // forgotten: if it was only slow, its answer counts, whoever else was asked meanwhile.
-type asking struct {
+type attempt struct {
 	hop    *hop
 	to     peer
 	branch string
@@ -77,7 +78,7 @@ func (r *registering) start() {
 		r.left = append(up, down...)
 	}
 	r.moving = true
-	if len(up) == 0 || !r.p.core.isOpen(up[0]) || !r.next() {
+	if len(up) == 0 || !r.p.core.isOpen(up[0]) || !r.try() {
 		r.p.start(r.search)
 	}
 }
@@ -97,28 +98,41 @@ func (r *registering) search() {
 	}
 }
 
-// next sends to the next hop that takes the request; false: none is left. It may wait for a
-// connection, so only who has set moving calls it, without the lock.
+// next sends to the next hop that takes the request, and reports whether there was one. It
+// may wait for connections, so only who has set moving calls it, without the lock.
 func (r *registering) next() bool {
 	for {
-		r.mu.Lock()
-		if r.over || len(r.left) == 0 || r.p.ctx.Err() != nil {
-			done := r.over
-			r.moving = false
-			r.mu.Unlock()
-			return done
-		}
-		h := r.left[0]
-		r.left = r.left[1:]
-		r.mu.Unlock()
-		began := time.Now()
-		err := r.send(h, began)
-		if err == nil {
+		if r.try() {
 			return true
 		}
-		h.failed(began, hopUnreachable, err)
-		r.p.log.Debug("next hop not reached", "flow", r.f.id, "next_hop", h.String(), "err", err)
+		r.mu.Lock()
+		stuck := len(r.left) == 0 || r.p.ctx.Err() != nil
+		r.moving = !stuck
+		r.mu.Unlock()
+		if stuck {
+			return false
+		}
 	}
+}
+
+// try sends to the next hop. It reports true also where there is no need any more.
+func (r *registering) try() bool {
+	r.mu.Lock()
+	if r.over || len(r.left) == 0 {
+		defer r.mu.Unlock()
+		return r.over
+	}
+	h := r.left[0]
+	r.left = r.left[1:]
+	r.mu.Unlock()
+	began := time.Now()
+	err := r.send(h, began)
+	if err == nil {
+		return true
+	}
+	h.failed(began, hopUnreachable, err)
+	r.p.log.Debug("next hop not reached", "flow", r.f.id, "next_hop", h.String(), "err", err)
+	return false
 }
 
 // send makes an attempt, with a branch of its own (RFC 3261 §16.6 step 8).
@@ -127,7 +141,7 @@ func (r *registering) send(h *hop, began time.Time) error {
 	if err != nil {
 		return err
 	}
-	a := asking{hop: h, to: to, branch: newBranch() + r.loop, began: began}
+	a := attempt{hop: h, to: to, branch: newBranch() + r.loop, began: began}
 	b := messageBuffers.get()
 	defer messageBuffers.put(b)
 	*b = r.append(*b, &a)
@@ -145,7 +159,7 @@ func (r *registering) send(h *hop, began time.Time) error {
 	}
 	r.attempts = append(r.attempts, a)
 	r.silence = began.Add(r.p.cfg.Core.Failover)
-	r.moving, r.pending, r.broken = false, false, false
+	r.moving, r.pending, r.broken, r.refused = false, false, false, false
 	r.p.registers.listen(a.branch, r)
 	if r.why != "" {
 		r.p.metrics.core.failovers.WithLabelValues(r.why).Inc()
@@ -164,7 +178,7 @@ func (r *registering) send(h *hop, began time.Time) error {
 
 // takeBack undoes an attempt that could not be written. It reports false where the request
 // has gone on meanwhile.
-func (r *registering) takeBack(a *asking) bool {
+func (r *registering) takeBack(a *attempt) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last := len(r.attempts) - 1
@@ -178,14 +192,14 @@ func (r *registering) takeBack(a *asking) bool {
 
 // append writes the request as it goes to a hop: with our Via, and in our Path the transport
 // by which that hop reaches us (RFC 3327 §5.2).
-func (r *registering) append(b []byte, a *asking) []byte {
+func (r *registering) append(b []byte, a *attempt) []byte {
 	return r.req.Append(b,
 		sipext.Field{ID: sipext.Via, Name: "Via", Value: r.p.via(a.to.transport, a.branch)},
 		sipext.Field{ID: sipext.Path, Name: "Path", Value: r.p.pathOver(r.f, a.hop.transport)})
 }
 
 // again repeats an attempt.
-func (r *registering) again(a *asking) {
+func (r *registering) again(a *attempt) {
 	b := messageBuffers.get()
 	defer messageBuffers.put(b)
 	*b = r.append(*b, a)
@@ -251,11 +265,18 @@ func (r *registering) moveLocked(reason string) bool {
 	}
 	r.moving, r.why = true, reason
 	r.p.start(func() {
-		if !r.next() && reason == hopRefused {
+		if !r.next() && r.isRefused() {
 			r.exhausted()
 		}
 	})
 	return true
+}
+
+// isRefused reports whether there is nothing to wait for from the hop in use.
+func (r *registering) isRefused() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused
 }
 
 // response takes what a hop answers.
@@ -266,6 +287,9 @@ func (r *registering) response(m *sipext.Message, branch string) {
 		return
 	}
 	final, known := r.take(m, branch)
+	if final && isSuccess(m.Status) {
+		r.grant(m)
+	}
 	switch {
 	case !known:
 	case final && r.needsTime(m):
@@ -280,7 +304,7 @@ func (r *registering) response(m *sipext.Message, branch string) {
 func (r *registering) take(m *sipext.Message, branch string) (final, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i := slices.IndexFunc(r.attempts, func(a asking) bool { return a.branch == branch })
+	i := slices.IndexFunc(r.attempts, func(a attempt) bool { return a.branch == branch })
 	if r.over || i < 0 {
 		return false, false
 	}
@@ -294,7 +318,7 @@ func (r *registering) take(m *sipext.Message, branch string) (final, known bool)
 		return false, false
 	case m.Status == sip.StatusServiceUnavailable: // RFC 3263 §4.3
 		h.kick()
-		r.refusal = m
+		r.refusal, r.refused = m, true
 		if r.moving || r.moveLocked(hopRefused) {
 			return false, false
 		}
@@ -307,7 +331,8 @@ func (r *registering) take(m *sipext.Message, branch string) (final, known bool)
 // needsTime reports whether a relay may have to be waited for: the core's next message must
 // not.
 func (r *registering) needsTime(res *sipext.Message) bool {
-	return isSuccess(res.Status) && (!r.p.provisionsAtOnce() || slices.ContainsFunc(r.contacts, r.ends))
+	return isSuccess(res.Status) && (r.wantsCredential() && !r.p.provisionsAtOnce() ||
+		slices.ContainsFunc(r.contacts, func(c contact) bool { return c.life <= 0 })) // revoked
 }
 
 // pass sends a response on to the WIC.

@@ -168,13 +168,13 @@ func (p *Proxy) sentFor(f *Flow, raw []byte) []byte {
 		return nil
 	}
 	if m.Method == "REGISTER" {
-		to, ok := parseURI(m.First(sipext.To))
+		id, ok := registeredParty(m)
 		r := p.newRegistering(m, f, txKey{})
-		r.aor = aor(&to)
+		r.aor = id
 		if !ok || p.prepareRegister(r) != nil {
 			return nil
 		}
-		return r.append(nil, &asking{hop: &hop{hopAddr: hopAddr{transport: "udp"}}, to: peer{transport: "UDP"}, branch: newBranch()})
+		return r.append(nil, &attempt{hop: &hop{hopAddr: hopAddr{transport: "udp"}}, to: peer{transport: "UDP"}, branch: newBranch()})
 	}
 	full, err := p.fullParse(m)
 	if err != nil {

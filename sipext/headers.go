@@ -68,23 +68,6 @@ func hasOptionTag(m HeaderFields, tag string) bool {
 	})
 }
 
-// StripOptionTag removes an option tag from Supported, Require and Proxy-Require; a
-// header field that is left empty goes.
-func StripOptionTag(m HeaderFields, tag string) {
-	for _, name := range tagHeaders {
-		rows := Rows(m, name)
-		if !slices.ContainsFunc(rows, func(h sip.Header) bool { return WithoutOptionTags(h.Value(), tag) != h.Value() }) {
-			continue
-		}
-		Strip(m, name)
-		for _, h := range rows {
-			if left := WithoutOptionTags(h.Value(), tag); left != "" {
-				m.AppendHeader(sip.NewHeader(name, left))
-			}
-		}
-	}
-}
-
 // WithoutOptionTags returns a list of option tags without some; a list that has none of
 // them comes back as it is.
 func WithoutOptionTags(list string, tags ...string) string {

@@ -246,20 +246,3 @@ func turnCredOf(rows []string) (c TurnCred, ok bool, err error) {
 	}
 	return TurnCred{}, false, fmt.Errorf("%w: %d rows, want one", ErrTurnCred, len(rows))
 }
-
-// StripTurnCred removes the header and the option tag in every spelling.
-func StripTurnCred(m HeaderFields) {
-	Strip(m, TurnCredHeader)
-	StripOptionTag(m, OptionTag)
-}
-
-// AddTurnCred puts the header on a response. The error wraps ErrTurnCred.
-func AddTurnCred(res *sip.Response, c TurnCred) error {
-	v, err := c.Value()
-	if err != nil {
-		return err
-	}
-	Strip(res, TurnCredHeader)
-	res.AppendHeader(sip.NewHeader(TurnCredHeader, v))
-	return nil
-}

@@ -101,20 +101,15 @@ func TestTurnCredDoesNotPrintItsPassword(t *testing.T) {
 	}
 }
 
-func TestStripTurnCredInEverySpelling(t *testing.T) {
-	req := parseRequest(t, "MESSAGE sip:bob@ims.test SIP/2.0\r\n"+
-		"Via: SIP/2.0/WSS a.invalid;branch=z9hG4bK1\r\nFrom: <sip:a@ims.test>;tag=1\r\nTo: <sip:b@ims.test>\r\nCall-ID: 1\r\nCSeq: 1 MESSAGE\r\n"+
-		"3gpp-ext-turn-cred: request\r\n3GPP-Ext-Turn-Cred : a:1:bb\r\nk: outbound, 3GPP-EXT-turn-cred\r\n"+
-		"Supported: path\r\nRequire: 3gpp-ext-turn-cred\r\nContent-Length: 0\r\n\r\n")
-	if _, err := TurnCredWanted(req); !errors.Is(err, ErrTurnCred) {
-		t.Errorf("TurnCredWanted of two rows: %v, want ErrTurnCred", err)
-	}
-	StripTurnCred(req)
-	if s := strings.ToLower(req.String()); strings.Contains(s, "turn-cred") {
-		t.Errorf("left over: %s", s)
-	}
-	if got := List(req, "Supported"); strings.Join(got, " ") != "outbound path" {
-		t.Errorf("Supported = %q, want outbound and path", got)
+func TestWithoutOptionTags(t *testing.T) {
+	for list, want := range map[string]string{
+		"": "", "path": "path", "path,  gruu ,": "path,  gruu ,", // as it is
+		OptionTag: "", "3GPP-EXT-turn-cred , outbound": "outbound", "path, ," + OptionTag + ",gruu": "path, gruu",
+		"x" + OptionTag: "x" + OptionTag,
+	} {
+		if got := WithoutOptionTags(list, "sec-agree", OptionTag); got != want {
+			t.Errorf("WithoutOptionTags(%q) = %q, want %q", list, got, want)
+		}
 	}
 }
 
@@ -131,11 +126,20 @@ func TestTurnCredWanted(t *testing.T) {
 		{"special tag, compact", "k: 3gpp-ext-turn-cred\r\n", true, true},
 		{"a credential of the WIC's own choice", "3gpp-ext-turn-cred: a:1:bb\r\n", true, true},
 		{"unavailable", "3gpp-ext-turn-cred: unavailable\r\n", false, false},
+		{"two rows", "3gpp-ext-turn-cred: request\r\n3GPP-Ext-Turn-Cred : a:1:bb\r\n", false, false},
 		{"malformed", "3gpp-ext-turn-cred: request, request\r\n", false, false},
 	} {
-		got, err := TurnCredWanted(parseRequest(t, head+tt.row+"Content-Length: 0\r\n\r\n"))
+		raw := head + tt.row + "Content-Length: 0\r\n\r\n"
+		got, err := TurnCredWanted(parseRequest(t, raw))
 		if got != tt.want || (err == nil) != tt.ok {
 			t.Errorf("%s: TurnCredWanted = %v, %v; want %v, ok=%v", tt.name, got, err, tt.want, tt.ok)
+		}
+		m, err := Scan([]byte(raw), Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err = m.TurnCredWanted(); got != tt.want || (err == nil) != tt.ok {
+			t.Errorf("%s, scanned: TurnCredWanted = %v, %v; want %v, ok=%v", tt.name, got, err, tt.want, tt.ok)
 		}
 	}
 }
