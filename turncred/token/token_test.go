@@ -250,6 +250,8 @@ func FuzzOpen(f *testing.F) {
 		f.Add(append(raw, 0))
 		raw[30] ^= 1
 		f.Add(raw)
+		f.Add([]byte(usernameOf("k1", raw)))
+		f.Add([]byte(usernameOf("k1", raw[:len(raw)-1]) + "\n"))
 	}
 	ring, err := NewKeyRing(Key{ID: "k1", Secret: secretK})
 	if err != nil {
