@@ -3,6 +3,7 @@ package waf
 import (
 	"errors"
 	"net/http"
+	"net/url"
 
 	"epcscf/turncred"
 )
@@ -35,6 +36,7 @@ type Server struct {
 	throttle *throttle
 	provider *provider // nil: local accounts only
 	metrics  metrics
+	loopback bool // the issuer is a host of loopback: a demo
 }
 
 // New checks cfg; the error names the field that is wrong.
@@ -52,6 +54,11 @@ func New(cfg Config) (*Server, error) {
 			return nil, err
 		}
 	}
+	u, err := url.Parse(cfg.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	s.loopback = isLoopback(u.Hostname())
 	s.route()
 	if cfg.AllowImplicit {
 		cfg.Logger.Warn("the implicit grant is on: tokens travel in URLs, where scripts and histories see them; RFC 9700 2.1.2 advises against it, pages should use response_type=code")
@@ -91,7 +98,9 @@ func (s *Server) route() {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
+	if !s.loopback { // there it would bind whatever else is tried on this machine
+		w.Header().Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	s.mux.ServeHTTP(w, r)
 }

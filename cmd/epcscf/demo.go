@@ -20,9 +20,9 @@ import (
 
 // demoFlags are the flags of epcscf demo, as written.
 type demoFlags struct {
-	listen, turnListen, turnsListen, adminListen, coreListen string
-	approach, core, domain, dataDir, logLevel                string
-	ttl                                                      time.Duration
+	listen, turnListen, turnsListen, adminListen, coreListen, wafListen string
+	approach, core, domain, dataDir, logLevel                           string
+	ttl                                                                 time.Duration
 }
 
 func newDemoCommand() *cobra.Command {
@@ -41,6 +41,7 @@ else it keeps are made in --data-dir. Not for production.`,
 	fl.StringVar(&f.turnListen, "turn-listen", "127.0.0.1:3478", "TURN over UDP and TCP")
 	fl.StringVar(&f.turnsListen, "turns-listen", "127.0.0.1:5349", "TURN over TLS")
 	fl.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:9090", "metrics and health, loopback only")
+	fl.StringVar(&f.wafListen, "waf-listen", "127.0.0.1:8444", "https: the OAuth authorization server; empty for none")
 	fl.StringVar(&f.approach, "turn-approach", string(turncred.ApproachSharedKey), "how TURN credentials come about: shared-key or push")
 	fl.StringVar(&f.core, "core", "", "send requests to this core in place of the miniature one: udp:HOST:PORT or tcp:HOST:PORT")
 	fl.StringVar(&f.coreListen, "core-listen", "127.0.0.1:5060", "where the core reaches us, UDP and TCP: stands in Via, Path and Record-Route")
@@ -62,6 +63,11 @@ func (f demoFlags) config(errOut io.Writer) (cfg node.Demo, err error) {
 	} {
 		if *a.to, err = parseListen(a.value); err != nil {
 			return cfg, fmt.Errorf("%s: %w", a.flag, err)
+		}
+	}
+	if f.wafListen != "" {
+		if cfg.WAFListen, err = parseListen(f.wafListen); err != nil {
+			return cfg, fmt.Errorf("--waf-listen: %w", err)
 		}
 	}
 	if f.core != "" {
@@ -127,7 +133,8 @@ var banner = template.Must(template.New("banner").Parse(`epcscf demo, approach {
 {{end}}  Core        {{.Core}}{{if .MiniCore}} (miniature, in this process, not for production){{end}}
   Core side   {{.CoreListen}} udp, tcp
   Admin       {{.Admin}}/metrics
-  Data        {{.File}} has all of this
+{{with .WAF}}  OAuth       {{.}} (client {{$.WAFClient}}; the implicit grant is on, because this is a demo)
+{{end}}  Data        {{.File}} has all of this
 
 A browser takes a clicked-through warning for the page, but not for turns:. Either
 start Chromium so that it trusts this demo alone:

@@ -41,7 +41,7 @@ func startDemoIn(t *testing.T, dir string, args ...string) *demo {
 	d := &demo{out: &realpart.Output{}, log: &realpart.Output{}, ctrlC: cancel, exit: make(chan int, 1)}
 	all := append([]string{
 		"demo", "--listen", "127.0.0.1:0", "--turn-listen", "127.0.0.1:0", "--turns-listen", "127.0.0.1:0",
-		"--admin-listen", "127.0.0.1:0", "--core-listen", "127.0.0.1:0", "--data-dir", dir,
+		"--admin-listen", "127.0.0.1:0", "--core-listen", "127.0.0.1:0", "--waf-listen", "127.0.0.1:0", "--data-dir", dir,
 	}, args...)
 	go func() { d.exit <- run(ctx, all, d.out, d.log) }()
 	t.Cleanup(func() { d.stop(t) })
@@ -183,7 +183,7 @@ func TestBadCommandLinesAreAnswered(t *testing.T) {
 	free := func(over ...string) []string {
 		return append([]string{
 			"demo", "--listen", "127.0.0.1:0", "--turn-listen", "127.0.0.1:0", "--turns-listen", "127.0.0.1:0",
-			"--admin-listen", "127.0.0.1:0", "--core-listen", "127.0.0.1:0", "--data-dir", t.TempDir(),
+			"--admin-listen", "127.0.0.1:0", "--core-listen", "127.0.0.1:0", "--waf-listen", "127.0.0.1:0", "--data-dir", t.TempDir(),
 		}, over...)
 	}
 	for _, tt := range []struct {

@@ -20,6 +20,7 @@ type Demo struct {
 	TURNSListen netip.AddrPort // TURN over TLS
 	AdminListen netip.AddrPort // metrics and health; loopback only
 	CoreListen  netip.AddrPort // where the core reaches us, UDP and TCP
+	WAFListen   netip.AddrPort // https: the authorization server; the zero address: none
 
 	// Core is where requests go. Nil starts the miniature core.
 	Core *proxy.NextHop
@@ -70,6 +71,10 @@ func (d *Demo) check() error {
 		if !a.addr.Addr().Unmap().Is4() {
 			return configErrorf("%s %s: the demo's relay gives IPv4 addresses: give one, for example 127.0.0.1:%d", a.flag, a.addr, a.addr.Port())
 		}
+	}
+	if d.WAFListen.IsValid() && d.WAFListen.Addr().IsUnspecified() {
+		return configErrorf("--waf-listen %s: an address that browsers can reach is needed, since it is written into tokens: give one of this host, for example 127.0.0.1:%d",
+			d.WAFListen, d.WAFListen.Port())
 	}
 	if err := CheckAdmin(d.AdminListen); err != nil {
 		return configErrorf("--admin-listen %s: %v", d.AdminListen, err)

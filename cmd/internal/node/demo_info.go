@@ -36,6 +36,12 @@ type Info struct {
 	DataDir    string            `json:"data_dir"`
 	// LoopbackOpen says that the relay lets peers on loopback through.
 	LoopbackOpen bool `json:"loopback_peers"`
+
+	// WAF is the authorization server's issuer; "" where there is none.
+	WAF       string `json:"waf,omitempty"`
+	WAFClient string `json:"waf_client,omitempty"` // the page's
+	// WAFAccess registers one client more (RFC 7591).
+	WAFAccess string `json:"waf_initial_access,omitempty"`
 }
 
 func (d *Demo) info(at Addresses, pki *localPKI, sec secrets, next proxy.NextHop) Info {

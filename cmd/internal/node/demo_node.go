@@ -24,6 +24,7 @@ type DemoNode struct {
 	core *minicore.Core // nil where another core serves
 	udp  net.PacketConn // the miniature core's
 	tcp  net.Listener
+	waf  *demoWAF // nil: none
 }
 
 // ListenDemo checks d, prepares the data directory, opens every socket and wires the
@@ -43,7 +44,11 @@ func ListenDemo(d Demo) (_ *DemoNode, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
 	}
-	pki, err := loadPKI(d.DataDir, []netip.Addr{d.Listen.Addr(), d.TURNSListen.Addr()}, time.Now())
+	hosts := []netip.Addr{d.Listen.Addr(), d.TURNSListen.Addr()}
+	if d.WAFListen.IsValid() {
+		hosts = append(hosts, d.WAFListen.Addr())
+	}
+	pki, err := loadPKI(d.DataDir, hosts, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
 	}
@@ -64,9 +69,22 @@ func (n *DemoNode) listen(d Demo, sec secrets, pki *localPKI) error {
 	cfg := d.node(sec, pki)
 	cfg.Proxy.NextHops = []proxy.NextHop{next}
 	cfg.Proxy.Core.FollowServiceRoute = true
+	if d.WAFListen.IsValid() {
+		if cfg.TURN.Tokens, err = demoTokens(d); err != nil {
+			return err
+		}
+	}
 	s, err := openSockets(cfg)
 	if err != nil {
 		return err
+	}
+	web, err := s.listenWAF(d)
+	if err != nil {
+		s.close()
+		return err
+	}
+	if web != nil { // no peer, as little as the other listeners
+		cfg.Relay.Settings.DenyPeers = append(cfg.Relay.Settings.DenyPeers, addrPort(web.Addr()))
 	}
 	n.info = d.info(s.addresses(), pki, sec, next)
 	cfg.Proxy.Origins = n.info.origins()
@@ -81,6 +99,13 @@ func (n *DemoNode) listen(d Demo, sec secrets, pki *localPKI) error {
 		return err
 	}
 	n.info.TURNURIs = n.TURNURIs()
+	if web == nil {
+		return nil
+	}
+	if n.waf, err = newDemoWAF(context.Background(), d, n, web, sec); err != nil {
+		return err
+	}
+	n.info.WAF, n.info.WAFClient, n.info.WAFAccess = n.waf.issuer, demoClient, n.waf.access
 	return nil
 }
 
@@ -108,6 +133,9 @@ func (n *DemoNode) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if n.core != nil {
 		g.Go(func() error { return n.core.Serve(ctx, n.udp, n.tcp) })
+	}
+	if n.waf != nil {
+		n.waf.serve(ctx, g)
 	}
 	g.Go(func() error { return n.Node.Run(ctx) })
 	return g.Wait()
