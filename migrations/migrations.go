@@ -60,21 +60,20 @@ func Up(ctx context.Context, conn *pgx.Conn, to int, goes func(Migration)) error
 	return nil
 }
 
-// Status returns all migrations, and the number of the schema as it is, which may be higher
-// where a newer version has run.
+// Status returns all migrations, and the number of the schema as it is, which is higher
+// than theirs where a newer version has run. It writes nothing.
 func Status(ctx context.Context, conn *pgx.Conn) (all []Migration, at int, err error) {
-	m, err := load(ctx, conn)
-	if err != nil {
-		return nil, 0, err
-	}
-	current, err := m.GetCurrentVersion(ctx)
+	names, err := migrate.FindMigrations(files)
 	if err != nil {
 		return nil, 0, fmt.Errorf("migrate: %w", err)
 	}
-	for _, one := range m.Migrations {
-		all = append(all, Migration{int(one.Sequence), one.Name, one.Sequence <= current})
+	if at, err = Version(ctx, conn); err != nil {
+		return nil, 0, fmt.Errorf("migrate: %w", err)
 	}
-	return all, int(current), nil
+	for i, name := range names {
+		all = append(all, Migration{i + 1, name, i < at})
+	}
+	return all, at, nil
 }
 
 // Version returns the number of the schema as it is, 0 where there is none, and needs no

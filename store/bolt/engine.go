@@ -40,7 +40,7 @@ func newEngine(db *bbolt.DB) (*engine, error) {
 		return nil, err
 	}
 	e := &engine{db: db}
-	e.writer = groupcommit.Start(maxBatch, e.commit)
+	e.writer = groupcommit.Start(groupcommit.Config[update]{Commit: e.commit, Max: maxBatch})
 	return e, nil
 }
 

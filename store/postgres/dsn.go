@@ -17,6 +17,12 @@ import (
 // ErrInsecure says that a connection to another host would not be safe.
 var ErrInsecure = errors.New("unsafe connection to the database")
 
+// CheckDSN reports what Open would refuse of a connection string.
+func CheckDSN(dsn string, allowInsecure bool) error {
+	_, err := parse(dsn, allowInsecure)
+	return err
+}
+
 // parse reads a connection string and holds it to the rule: to another host, TLS with the
 // server's name checked. Where it has no sslmode, it gets that one.
 func parse(dsn string, allowInsecure bool) (*pgxpool.Config, error) {

@@ -23,6 +23,8 @@ import (
 
 	"epcscf/migrations"
 	"epcscf/store"
+	"epcscf/store/internal/groupcommit"
+	"epcscf/turncred/push"
 )
 
 // Config configures Open. DSN and KEKs must be set.
@@ -45,6 +47,7 @@ type Config struct {
 type Store struct {
 	cfg  Config
 	pool *pgxpool.Pool
+	puts *groupcommit.Writer[[]push.Record]
 
 	closeOnce sync.Once
 }
@@ -96,20 +99,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		pool.Close()
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
+	s.puts = groupcommit.Start(groupcommit.Config[[]push.Record]{Commit: s.commitPuts, Max: maxPuts, Writers: putWriters, Leave: true})
 	return s, nil
-}
-
-// Connect opens one connection under the same rules, for migrations.
-func Connect(ctx context.Context, dsn string, allowInsecure bool) (*pgx.Conn, error) {
-	pc, err := parse(dsn, allowInsecure)
-	if err != nil {
-		return nil, fmt.Errorf("postgres: %w", err)
-	}
-	conn, err := pgx.ConnectConfig(ctx, pc.ConnConfig)
-	if err != nil {
-		return nil, fmt.Errorf("postgres: %w", err)
-	}
-	return conn, nil
 }
 
 // check is what must hold before the store is used.
@@ -136,7 +127,10 @@ func (s *Store) check(ctx context.Context) error {
 
 // Close implements store.Store. Watchers must have ended.
 func (s *Store) Close() error {
-	s.closeOnce.Do(s.pool.Close)
+	s.closeOnce.Do(func() {
+		s.puts.Close()
+		s.pool.Close()
+	})
 	return nil
 }
 

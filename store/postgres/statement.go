@@ -9,8 +9,6 @@ const (
 	putCredentials statement = `insert into credentials (tid, username, realm, texp, subject, issued, binding, kek, box)
 select * from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::integer[], $8::text[], $9::bytea[])
 on conflict (tid) do nothing`
-	putCredential statement = `insert into credentials (tid, username, realm, texp, subject, issued, binding, kek, box)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (tid) do nothing`
 	theseCredentials statement = `select tid, username, realm, texp, subject, issued, binding, kek, box from credentials where tid = any($1)`
 	liveCredentials  statement = `select tid, username, realm, texp, subject, issued, binding, kek, box from credentials
 where (texp, tid) > ($1, $2) order by texp, tid limit $3`
@@ -127,7 +125,7 @@ where (at, seq) > ($1, $2) and at < $3 order by at, seq limit $4`
 
 // statements are all of them.
 var statements = map[string]statement{
-	"putCredentials": putCredentials, "putCredential": putCredential, "theseCredentials": theseCredentials,
+	"putCredentials": putCredentials, "theseCredentials": theseCredentials,
 	"liveCredentials": liveCredentials, "pruneCredentials": pruneCredentials,
 	"addRevocation": addRevocation, "liveRevocations": liveRevocations, "pruneRevocations": pruneRevocations,
 	"addKey": addKey, "oneKey": oneKey, "kindKeys": kindKeys, "allKeys": allKeys, "setKey": setKey, "deleteKey": deleteKey,

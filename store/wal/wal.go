@@ -97,7 +97,7 @@ func Open(cfg Config) (*Log, error) {
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("credential log %s: %w", cfg.Dir, err)
 	}
-	l.writer = groupcommit.Start(maxBatch, l.commit)
+	l.writer = groupcommit.Start(groupcommit.Config[[]push.Record]{Commit: l.commit, Max: maxBatch})
 	l.swept.Go(l.sweepLoop)
 	l.wantSweep()
 	return l, nil

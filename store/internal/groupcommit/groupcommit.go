@@ -11,14 +11,25 @@ import (
 // ErrClosed says that a Writer is closed.
 var ErrClosed = errors.New("the store is closed")
 
-// Writer is one goroutine that commits what others bring. While a commit is on its way the
-// next ones gather, and then share one; a lone writer waits for nobody. Make one with Start.
+// Config configures a Writer.
+type Config[T any] struct {
+	// Commit is given Max Ts at most, and returns an error, or nil, for each.
+	Commit func([]T) []error
+	Max    int
+	// Writers is how many commits may be on their way at the same time; default 1.
+	Writers int
+	// Leave has Do return when its context ends, though the commit is on its way: nobody
+	// then knows whether it succeeds. Else Do waits for it, as for a disk.
+	Leave bool
+}
+
+// Writer commits what others bring. While commits are on their way the next ones gather, and
+// then share one; a lone writer waits for nobody. Make one with Start.
 type Writer[T any] struct {
-	commit func([]T) []error
-	max    int
-	jobs   chan *job[T]
-	quit   chan struct{}
-	done   chan struct{} // closed when the goroutine has ended
+	cfg  Config[T]
+	jobs chan *job[T]
+	quit chan struct{}
+	done sync.WaitGroup // the goroutines
 
 	closeOnce sync.Once
 }
@@ -37,16 +48,17 @@ const (
 	givenUp
 )
 
-// Start returns a writer. commit is called from one goroutine with max Ts at most, and
-// returns an error, or nil, for each.
-func Start[T any](max int, commit func([]T) []error) *Writer[T] {
-	w := &Writer[T]{commit: commit, max: max, jobs: make(chan *job[T]), quit: make(chan struct{}), done: make(chan struct{})}
-	go w.run()
+// Start returns a writer, which is to be closed.
+func Start[T any](cfg Config[T]) *Writer[T] {
+	w := &Writer[T]{cfg: cfg, jobs: make(chan *job[T]), quit: make(chan struct{})}
+	for range max(cfg.Writers, 1) {
+		w.done.Go(w.run)
+	}
 	return w
 }
 
-// Do commits one, and returns when that is done. Where it returns an error of ctx, or
-// ErrClosed, it was not and will not be committed.
+// Do commits one, and returns when that is done. Where it returns ErrClosed, or without
+// Leave an error of ctx, it was not and will not be committed.
 func (w *Writer[T]) Do(ctx context.Context, what T) error {
 	j := &job[T]{what: what, err: make(chan error, 1)}
 	select {
@@ -60,22 +72,21 @@ func (w *Writer[T]) Do(ctx context.Context, what T) error {
 	case err := <-j.err:
 		return err
 	case <-ctx.Done():
-		if j.state.CompareAndSwap(waiting, givenUp) {
+		if j.state.CompareAndSwap(waiting, givenUp) || w.cfg.Leave {
 			return ctx.Err()
 		}
 		return <-j.err // it is being written
 	}
 }
 
-// Close ends the goroutine, after the commit that is on its way. It can be called twice.
+// Close ends the goroutines, after the commits that are on their way. It can be called twice.
 func (w *Writer[T]) Close() {
 	w.closeOnce.Do(func() { close(w.quit) })
-	<-w.done
+	w.done.Wait()
 }
 
 // run answers each job that it received, whatever happens.
 func (w *Writer[T]) run() {
-	defer close(w.done)
 	for {
 		select {
 		case j := <-w.jobs:
@@ -95,7 +106,7 @@ func (w *Writer[T]) gather(first *job[T]) []*job[T] {
 		if j.state.CompareAndSwap(waiting, taken) {
 			jobs = append(jobs, j)
 		}
-		if len(jobs) == w.max {
+		if len(jobs) == w.cfg.Max {
 			return jobs
 		}
 		select {
@@ -111,7 +122,7 @@ func (w *Writer[T]) answer(jobs []*job[T]) {
 	for i, j := range jobs {
 		batch[i] = j.what
 	}
-	for i, err := range w.commit(batch) {
+	for i, err := range w.cfg.Commit(batch) {
 		jobs[i].err <- err
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/http/httptest"
@@ -53,6 +54,9 @@ const (
 	// Password is the superuser's, on the loopback port.
 	Password = "canary-database-password"
 )
+
+// ErrMissing says that PostgreSQL is not installed.
+var ErrMissing = errors.New("initdb is missing: apt-get install postgresql")
 
 // Option changes a cluster.
 type Option func(*Cluster)
@@ -123,7 +127,7 @@ func findBin() (string, error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb") // the pattern is good
 	slices.SortFunc(found, func(a, b string) int { return version(a) - version(b) })
 	if len(found) == 0 {
-		return "", fmt.Errorf("initdb is missing: apt-get install postgresql")
+		return "", ErrMissing
 	}
 	return filepath.Dir(found[len(found)-1]), nil
 }

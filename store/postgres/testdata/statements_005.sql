@@ -151,10 +151,6 @@ delete from grants where hash = any(array(select hash from grants where expires 
 -- pruneRevocations
 delete from revocations where id = any(array(select id from revocations where expires <= $1 order by expires limit $2));
 
--- putCredential
-insert into credentials (tid, username, realm, texp, subject, issued, binding, kek, box)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (tid) do nothing;
-
 -- putCredentials
 insert into credentials (tid, username, realm, texp, subject, issued, binding, kek, box)
 select * from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::integer[], $8::text[], $9::bytea[])
