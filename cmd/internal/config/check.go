@@ -26,6 +26,7 @@ func (f *File) check() {
 	}
 	f.checkSecrets()
 	f.checkTokens()
+	f.checkStore()
 	f.checkCertificates()
 	f.checkCoreTLS()
 	f.checkSockets()

@@ -38,6 +38,8 @@ type File struct {
 	deploymentSecret, flowKey   string // file names
 	coreCA                      string // file name
 	coreTLSPort                 uint16
+	store                       node.Store
+	storeFiles                  storeFiles
 
 	at     map[string]place  // of keys and sections that the file has
 	raw    map[string]string // the values as written
