@@ -4,8 +4,11 @@ package relay
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -147,3 +150,90 @@ func TestDontFragmentWithoutDF(t *testing.T) {
 
 // plainPacketConn has no options to set.
 type plainPacketConn struct{ net.PacketConn }
+
+// sniffer sees the IP headers of loopback.
+type sniffer struct {
+	t  *testing.T
+	fd int
+}
+
+func newSniffer(t *testing.T) *sniffer {
+	t.Helper()
+	const everyIPv4 = syscall.ETH_P_IP>>8 | syscall.ETH_P_IP<<8&0xFF00 // in network order
+	fd, err := syscall.Socket(syscall.AF_PACKET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, everyIPv4)
+	if err != nil {
+		t.Skipf("only root may look at packets: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrLinklayer{Protocol: everyIPv4, Ifindex: lo.Index}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &syscall.Timeval{Sec: 5}); err != nil {
+		t.Fatal(err)
+	}
+	return &sniffer{t, fd}
+}
+
+// next returns the payload of the next packet from one address to another, and its DF. What
+// left in one piece, to be cut by the network card, is one packet here.
+func (s *sniffer) next(from, to netip.AddrPort) (payload string, df bool) {
+	s.t.Helper()
+	b := make([]byte, largeDatagram)
+	for {
+		n, _, err := syscall.Recvfrom(s.fd, b, 0)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			s.t.Fatalf("no packet from %s to %s: %v", from, to, err)
+		}
+		header := int(b[0]&0x0F) * 4
+		if n < header+8 || b[9] != syscall.IPPROTO_UDP {
+			continue
+		}
+		if binary.BigEndian.Uint16(b[header:]) == from.Port() && binary.BigEndian.Uint16(b[header+2:]) == to.Port() {
+			return string(b[header+8 : n]), b[6]&0x40 != 0
+		}
+	}
+}
+
+// On the wire, past whatever carries the packets: datagrams with DONT-FRAGMENT, and no
+// others, have DF, wherever they stand among them.
+func TestDontFragmentOnTheWire(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, transport := range []Transport{UDP, TLS} {
+		wire := newSniffer(t)
+		c := w.client(t, transport, w.credential(t, "alice", 1))
+		relayed, p := c.allocate(attr(stun.AttrDontFragment)), newPeer(t)
+		wantCode(t, c.bind(0x4000, p.addr), 0)
+		const sent = 30
+		for i := range sent {
+			switch i % 3 {
+			case 0:
+				c.sendChannel(0x4000, "p")
+			case 1:
+				m := build(stun.MethodSend, stun.ClassIndication, attr(stun.AttrDontFragment), attr(stun.AttrData, 'w'))
+				m.Add(stun.AttrXORPeerAddress, appendXORAddress(nil, p.addr, m.TransactionID))
+				c.send(m.Raw)
+			case 2:
+				c.sendTo(p.addr, "p")
+			}
+		}
+		for seen, whole := 0, 0; seen < sent; {
+			payload, df := wire.next(relayed, p.addr)
+			if df && payload != "w" || !df && strings.Trim(payload, "p") != "" {
+				t.Errorf("%s: %q with DF %t", transport, payload, df)
+			}
+			if seen += len(payload); df {
+				whole++
+			}
+			if seen == sent && whole != sent/3 {
+				t.Errorf("%s: %d packets of %d have DF, want %d", transport, whole, sent, sent/3)
+			}
+		}
+	}
+}

@@ -83,8 +83,12 @@ func (s *Server) extend(a *allocation, h *holder, now time.Time, lifetime time.D
 	}
 	end := s.deadline(h, earlier(now.Add(lifetime), a.limit), now)
 	a.deadline.set(end)
+	left := end.Sub(now)
+	if left < time.Second { // LIFETIME has no word for it
+		return 0, refuse(stun.CodeAllocMismatch, "allocation is at its end")
+	}
 	s.emitLocked(EventRefreshed, a, "")
-	return end.Sub(now), nil
+	return left, nil
 }
 
 // shortenLocked lets a live until limit at most.

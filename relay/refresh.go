@@ -1,10 +1,6 @@
 package relay
 
-import (
-	"time"
-
-	"github.com/pion/stun/v3"
-)
+import "github.com/pion/stun/v3"
 
 // handleRefresh follows RFC 8656 §8.2.
 func (w *worker) handleRefresh(r *request) *refusal {
@@ -43,9 +39,6 @@ func (w *worker) handleRefresh(r *request) *refusal {
 	left, no := w.s.extend(r.alloc, &r.holder, r.now, desired)
 	if no != nil {
 		return no
-	}
-	if left < time.Second {
-		return refuse(stun.CodeAllocMismatch, "allocation is at its end")
 	}
 	w.out.Add(stun.AttrLifetime, lifetimeValue(left))
 	return nil
