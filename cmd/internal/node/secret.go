@@ -44,6 +44,16 @@ func ReadBase64Secret(name string, least int) (turncred.Secret, error) {
 	return turncred.NewSecret(key), nil
 }
 
+// ReadPassword reads a person's password from a file of its own, without the line end that
+// an editor leaves. It refuses a file that anybody but its owner may read or write.
+func ReadPassword(name string) (turncred.Secret, error) {
+	data, err := readPrivate(name, 0o077)
+	if err != nil {
+		return turncred.Secret{}, err
+	}
+	return turncred.NewSecret(bytes.TrimRight(data, "\r\n")), nil
+}
+
 // readPrivate reads a file of secrets, none of whose mode bits may be in forbidden.
 func readPrivate(name string, forbidden fs.FileMode) ([]byte, error) {
 	f, err := os.Open(name)
