@@ -13,5 +13,5 @@ create table relays (
 
 create table edges (
   name  text   primary key, -- of the certificate's SAN
-  epoch bigint not null     -- counts its starts
+  epoch bigint not null     -- grows with each start
 );

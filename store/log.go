@@ -10,6 +10,8 @@ import (
 	"epcscf/turncred/push"
 )
 
+var _ push.CredentialLog = CredentialLog{}
+
 // RevocationLog is the revocations of a store as a relay keeps them.
 type RevocationLog struct{ Revocations Revocations }
 

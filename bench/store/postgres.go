@@ -39,28 +39,16 @@ func openPostgres(ctx context.Context, _ string) (c *subject, err error) {
 	if err != nil {
 		return nil, err
 	}
-	open := func(ctx context.Context) (*postgres.Store, error) {
+	c, err = durable(ctx, func(ctx context.Context) (closer, error) {
 		return postgres.Open(ctx, postgres.Config{DSN: url, KEKs: keks})
-	}
-	s, err := open(ctx)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &subject{
-		log:   s,
-		bytes: func(ctx context.Context) (int64, error) { return relationSize(ctx, url) },
-		reopen: func(ctx context.Context) (log, error) {
-			if err := s.Close(); err != nil {
-				return nil, err
-			}
-			again, err := open(ctx)
-			if err == nil {
-				s = again
-			}
-			return again, err
-		},
-		close: func() error { return errors.Join(s.Close(), cluster.Close()) },
-	}, nil
+	c.bytes = func(ctx context.Context) (int64, error) { return relationSize(ctx, url) }
+	closeStore := c.close
+	c.close = func() error { return errors.Join(closeStore(), cluster.Close()) }
+	return c, nil
 }
 
 // relationSize is what the table of credentials and its indexes take.

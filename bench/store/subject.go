@@ -66,22 +66,20 @@ func newKEKs() (*store.KEKs, error) {
 	return store.NewKEKs(store.KEK{ID: "bench", Secret: turncred.NewSecret(make([]byte, 32))})
 }
 
-func openBolt(ctx context.Context, dir string) (*subject, error) {
-	keks, err := newKEKs()
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "store.db")
-	open := func(ctx context.Context) (*bolt.Store, error) {
-		return bolt.Open(ctx, bolt.Config{File: file, KEKs: keks})
-	}
+// closer is a log that is closed and opened again.
+type closer interface {
+	log
+	Close() error
+}
+
+// durable is the subject of a store that open opens, the first time as well.
+func durable(ctx context.Context, open func(context.Context) (closer, error)) (*subject, error) {
 	s, err := open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &subject{
-		log:   s,
-		bytes: func(context.Context) (int64, error) { return sizeOf(file) },
+		log: s,
 		reopen: func(ctx context.Context) (log, error) {
 			if err := s.Close(); err != nil {
 				return nil, err
@@ -94,6 +92,22 @@ func openBolt(ctx context.Context, dir string) (*subject, error) {
 		},
 		close: func() error { return s.Close() },
 	}, nil
+}
+
+func openBolt(ctx context.Context, dir string) (*subject, error) {
+	keks, err := newKEKs()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "store.db")
+	c, err := durable(ctx, func(ctx context.Context) (closer, error) {
+		return bolt.Open(ctx, bolt.Config{File: file, KEKs: keks})
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.bytes = func(context.Context) (int64, error) { return sizeOf(file) }
+	return c, nil
 }
 
 // none keeps nothing: what its writes take is the machine's own delay.
@@ -132,31 +146,21 @@ func (l walLog) EachCredential(ctx context.Context, f func(push.Record) error) e
 	return l.Load(ctx, f)
 }
 
-func openWAL(_ context.Context, dir string) (*subject, error) {
+func openWAL(ctx context.Context, dir string) (*subject, error) {
 	keks, err := newKEKs()
 	if err != nil {
 		return nil, err
 	}
 	cfg := wal.Config{Dir: filepath.Join(dir, "wal"), KEKs: keks}
-	l, err := wal.Open(cfg)
+	c, err := durable(ctx, func(context.Context) (closer, error) {
+		l, err := wal.Open(cfg)
+		return walLog{l}, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &subject{
-		log:   walLog{l},
-		bytes: func(context.Context) (int64, error) { return sizeOf(cfg.Dir) },
-		reopen: func(context.Context) (log, error) {
-			if err := l.Close(); err != nil {
-				return nil, err
-			}
-			again, err := wal.Open(cfg)
-			if err == nil {
-				l = again
-			}
-			return walLog{again}, err
-		},
-		close: func() error { return l.Close() },
-	}, nil
+	c.bytes = func(context.Context) (int64, error) { return sizeOf(cfg.Dir) }
+	return c, nil
 }
 
 // sizeOf is what a file, or all files of a directory, take on disk.

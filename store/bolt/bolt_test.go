@@ -17,7 +17,6 @@ import (
 	"epcscf/store/internal/keyvalue"
 	"epcscf/store/storetest"
 	"epcscf/turncred"
-	"epcscf/turncred/push"
 )
 
 func TestMain(m *testing.M) {
@@ -205,8 +204,3 @@ func TestJournal(t *testing.T) {
 		}
 	}
 }
-
-var _ interface {
-	Put(context.Context, []push.Record) error
-	Load(context.Context, func(push.Record) error) error
-} = store.CredentialLog{}

@@ -115,34 +115,44 @@ func testTwoNodes(t *testing.T, c cluster) {
 		t.Errorf("another body of another node: %v, want ErrConflict", err)
 	}
 
-	cursor, err := b.Cursor(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	told, ended := make(chan store.Change, 16), make(chan error, 1)
-	go func() {
-		ended <- b.Watch(ctx, cursor, func(cs []store.Change, _ store.Cursor) error {
-			for _, c := range cs {
-				told <- c
-			}
-			return nil
-		})
-	}()
+	told, stop := watch(t, b)
 	if err := a.PutRelay(t.Context(), store.Relay{Name: "relay1"}); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := <-told, (store.Change{Kind: store.ChangedRelay, ID: "relay1"}); got != want {
 		t.Errorf("told of %v, want %v", got, want)
 	}
-	cancel()
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("Watch = %v, want context.Canceled", err)
-	}
+	stop()
 	select {
 	case c := <-told:
 		t.Errorf("told of %v too, though only one thing changed", c)
 	default:
+	}
+}
+
+// watch watches a store from now on; stop ends that and waits.
+func watch(t *testing.T, s *Store) (told chan store.Change, stop func()) {
+	t.Helper()
+	cursor, err := s.Cursor(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	told, ended := make(chan store.Change, 16), make(chan error, 1)
+	go func() {
+		ended <- s.Watch(ctx, cursor, func(cs []store.Change, _ store.Cursor) error {
+			for _, c := range cs {
+				told <- c
+			}
+			return nil
+		})
+	}()
+	return told, func() {
+		t.Helper()
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Watch = %v, want context.Canceled", err)
+		}
 	}
 }
 
@@ -231,20 +241,7 @@ func testTLS(t *testing.T, c cluster) {
 // waits; when it is back all goes on, and nothing promised is lost.
 func testOutage(t *testing.T, c cluster) {
 	s := open(t, c.URL(c.database(t)))
-	cursor, err := s.Cursor(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	told, ended := make(chan store.Change, 16), make(chan error, 1)
-	go func() {
-		ended <- s.Watch(ctx, cursor, func(cs []store.Change, _ store.Cursor) error {
-			for _, c := range cs {
-				told <- c
-			}
-			return nil
-		})
-	}()
+	told, done := watch(t, s)
 	r := storetest.Credential("k1-one", time.Now().Add(time.Hour))
 	if err := s.PutCredentials(t.Context(), []push.Record{r}); err != nil {
 		t.Fatal(err)
@@ -253,7 +250,7 @@ func testOutage(t *testing.T, c cluster) {
 		t.Fatal(err)
 	}
 	short, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	err = s.PutCredentials(short, []push.Record{storetest.Credential("k1-two", time.Now().Add(time.Hour))})
+	err := s.PutCredentials(short, []push.Record{storetest.Credential("k1-two", time.Now().Add(time.Hour))})
 	stop()
 	if err == nil {
 		t.Error("PutCredentials without a database: no error")
@@ -280,8 +277,5 @@ func testOutage(t *testing.T, c cluster) {
 	case <-time.After(20 * time.Second):
 		t.Error("the watcher did not come back")
 	}
-	cancel()
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("Watch = %v, want context.Canceled", err)
-	}
+	done()
 }

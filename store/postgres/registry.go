@@ -101,7 +101,7 @@ func (s *Store) NextEpoch(ctx context.Context, edge string) (uint64, error) {
 	if err := named("edge", edge); err != nil {
 		return 0, err
 	}
-	return scanEpoch(s.pool.QueryRow(ctx, string(nextEpoch), edge))
+	return scanEpoch(s.pool.QueryRow(ctx, string(nextEpoch), edge, s.cfg.Now().Unix()))
 }
 
 // RaiseEpoch implements store.Edges.

@@ -61,8 +61,9 @@ set address = excluded.address, uris = excluded.uris, weight = excluded.weight, 
 	seeRelay      statement = `update relays set kids = $2, last_seen = $3 where name = $1`
 	deleteRelay   statement = `delete from relays where name = $1`
 	allRelays     statement = `select name, address, uris, weight, region, state, kids, last_seen from relays order by name`
-	nextEpoch     statement = `insert into edges (name, epoch) values ($1, 1) on conflict (name) do update set epoch = edges.epoch + 1 returning epoch`
-	raiseEpoch    statement = `insert into edges (name, epoch) values ($1, $2) on conflict (name) do update
+	nextEpoch     statement = `insert into edges (name, epoch) values ($1, $2) on conflict (name) do update
+set epoch = greatest(edges.epoch + 1, excluded.epoch) returning epoch`
+	raiseEpoch statement = `insert into edges (name, epoch) values ($1, $2) on conflict (name) do update
 set epoch = greatest(edges.epoch, excluded.epoch) returning epoch`
 	allEdges statement = `select name, epoch from edges order by name`
 )

@@ -66,6 +66,8 @@ type Log struct {
 	closed bool
 }
 
+var _ push.CredentialLog = (*Log)(nil)
+
 const (
 	fileMode        = 0o600
 	dirMode         = 0o700

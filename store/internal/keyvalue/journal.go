@@ -7,10 +7,13 @@ import (
 
 	"epcscf/store"
 	"epcscf/turncred"
+	"epcscf/turncred/push"
 )
 
 // Journal is what an edge could not deliver yet: revocations, each to a relay.
 type Journal struct{ s *Store }
+
+var _ push.Journal = (*Journal)(nil)
 
 // Journal returns the store's journal.
 func (s *Store) Journal() *Journal { return &Journal{s} }

@@ -109,7 +109,8 @@ select kids from relays where name = $1 for update;
 select seq, at, kind, id from changes where (at, seq) > ($1, $2) order by at, seq limit $3;
 
 -- nextEpoch
-insert into edges (name, epoch) values ($1, 1) on conflict (name) do update set epoch = edges.epoch + 1 returning epoch;
+insert into edges (name, epoch) values ($1, $2) on conflict (name) do update
+set epoch = greatest(edges.epoch + 1, excluded.epoch) returning epoch;
 
 -- notify
 select pg_notify($1, $2);
