@@ -36,11 +36,10 @@ func boundaryValue(name string) string {
 
 // crossed returns what a row with that name is on the other side, both in a message that
 // goes by sipgo and in one that does not, which must be the same.
-func crossed(t *testing.T, start, row, name string, at crossing) []string {
+func crossed(t *testing.T, p *Proxy, start, row, name string, at crossing) []string {
 	t.Helper()
 	raw := lines(start, "Via: SIP/2.0/WSS a.invalid;branch=z9hG4bK1", "From: <sip:a@c>;tag=1", "To: <sip:b@c>;tag=2",
 		"Call-ID: 1", "CSeq: 1 MESSAGE", row)
-	p, _ := fuzzEdge(t)
 	m, scanned, err := parse(p, []byte(raw), sipext.Limits{})
 	if err != nil {
 		t.Fatalf("%q: %v", raw, err)
@@ -63,6 +62,7 @@ func crossed(t *testing.T, start, row, name string, at crossing) []string {
 // TestTrustBoundary sends every header field of the table, in every spelling, across in
 // both directions, in requests and in responses.
 func TestTrustBoundary(t *testing.T) {
+	p, _ := fuzzEdge(t)
 	for _, l := range boundary {
 		if l.source == "" || l.at == 0 || l.name == sipext.Other {
 			t.Errorf("%s: a line without its source, side or name", l.name)
@@ -73,10 +73,10 @@ func TestTrustBoundary(t *testing.T) {
 		name := l.name.String()
 		for start, from := range map[string]crossing{"MESSAGE sip:b@c SIP/2.0": asked, "SIP/2.0 200 OK": answered} {
 			for _, row := range spellings(name, boundaryValue(name)) {
-				if got, want := len(crossed(t, start, row, name, inward)) > 0, l.at&from == 0; got != want {
+				if got, want := len(crossed(t, p, start, row, name, inward)) > 0, l.at&from == 0; got != want {
 					t.Errorf("%s from the UE: %q passes: %v, want %v (%s)", name, row, got, want, l.source)
 				}
-				if got, want := len(crossed(t, start, row, name, outward)) > 0, l.at&outward == 0; got != want {
+				if got, want := len(crossed(t, p, start, row, name, outward)) > 0, l.at&outward == 0; got != want {
 					t.Errorf("%s toward the UE: %q passes: %v, want %v (%s)", name, row, got, want, l.source)
 				}
 			}
@@ -86,6 +86,7 @@ func TestTrustBoundary(t *testing.T) {
 
 // TestTrustBoundaryByValue: what is removed, or kept, by what it says.
 func TestTrustBoundaryByValue(t *testing.T) {
+	p, _ := fuzzEdge(t)
 	const request, response = "MESSAGE sip:b@c SIP/2.0", "SIP/2.0 200 OK"
 	for _, tt := range []struct {
 		clause, start, name, value string
@@ -107,10 +108,10 @@ func TestTrustBoundaryByValue(t *testing.T) {
 		{"RFC 3323 §4.2", request, "Privacy", "id", "id", "id"},
 	} {
 		for _, row := range []string{tt.name + ": " + tt.value, strings.ToUpper(tt.name) + "\t:\r\n " + tt.value} {
-			if got := strings.Join(crossed(t, tt.start, row, tt.name, inward), ", "); got != tt.in {
+			if got := strings.Join(crossed(t, p, tt.start, row, tt.name, inward), ", "); got != tt.in {
 				t.Errorf("%s from the UE: %q is left as %q, want %q", tt.clause, row, got, tt.in)
 			}
-			if got := strings.Join(crossed(t, tt.start, row, tt.name, outward), ", "); got != tt.out {
+			if got := strings.Join(crossed(t, p, tt.start, row, tt.name, outward), ", "); got != tt.out {
 				t.Errorf("%s toward the UE: %q is left as %q, want %q", tt.clause, row, got, tt.out)
 			}
 		}

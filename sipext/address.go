@@ -143,7 +143,7 @@ func cutAddress(s string) (a Address, rest string, err error) {
 // isURI checks the scheme and that no delimiter of a header stands inside.
 func isURI(s string) bool {
 	scheme, rest, ok := strings.Cut(s, ":")
-	return ok && rest != "" && isScheme(scheme) && !strings.ContainsAny(rest, " \t<>\"")
+	return ok && rest != "" && isScheme(scheme) && notInURISet.index(rest) == len(rest)
 }
 
 // isScheme checks RFC 3986 §3.1: ALPHA *( ALPHA / DIGIT / "+" / "-" / "." ).

@@ -39,6 +39,7 @@ var (
 	// What ends a parameter's name, and its value where that is not quoted.
 	nameEndSet  = charsetOf("=;, \t\"")
 	valueEndSet = charsetOf("; \t,\"<>")
+	notInURISet = charsetOf(" \t<>\"")
 	// plainSet is what a quoted-string holds as it is, and nearly all of them are made of.
 	plainSet = charsetOf(tokenChars + " !#$&()/,:;<=>?@[]^{|}")
 )
