@@ -75,7 +75,7 @@ func Validate(raw []byte) error {
 // Scan checks one framed SIP message (a datagram, a WebSocket message) strictly, before
 // sipgo's parser sees it: that parser is lenient, and what two parsers read differently
 // is a way past the trust boundary. The error is a *MalformedError; what was read until
-// then is in the Message, so that an answer can be built.
+// then is in the Message, so that an answer can be built. It shares no memory with raw.
 //
 // We depart from RFC 3261 where a quoted-pair hides a control character (RFC 4475
 // §3.1.1.2): it is refused, since a core in C may end the line or the string there.
@@ -112,7 +112,7 @@ func (s *scanner) scan(raw []byte) *MalformedError {
 	head := raw
 	if end >= 0 {
 		head = raw[:end+2]
-		s.raw.Body = raw[end+4:]
+		s.raw.Body = bytes.Clone(raw[end+4:])
 	}
 	if err := checkOctets(head); err != nil {
 		s.damaged = true
