@@ -6,29 +6,20 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
-	"sync"
+	"slices"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// legBuffer is the receive and the send buffer of a relayed socket: a video's burst.
-	legBuffer = 256 << 10
-	// rest is how long a busy carrier lets datagrams gather before it looks again: fewer
-	// wake-ups for the same packets. A packet waits so long at most on each of its ways.
-	rest = 250 * time.Microsecond
-	// restFrom is how many datagrams a carrier must have found to rest again.
-	restFrom = 2
-)
+// legBuffer is the receive and the send buffer of a relayed socket: a video's burst.
+const legBuffer = 256 << 10
 
 // carrier moves the packets of one listener and of all allocations that were made through
-// it: one thread, which waits for all their sockets at once (epoll), outside Go's poller.
-// It works in passes: what has come to the listener, then what has come to the relayed
-// sockets, each in a batch.
+// it. It waits for all their sockets at once (epoll), outside Go's poller, and works in
+// passes: what has come to the listener, then what has come to the relayed sockets, each in
+// a batch. One goroutine at a time works for it, its own or another carrier's (crew_linux.go).
 type carrier struct {
 	s        *Server
 	listener *descriptor
@@ -39,6 +30,7 @@ type carrier struct {
 	events   [batch]unix.EpollEvent
 
 	in        *inbox
+	unread    []*lane // that had more than legBatch
 	toPeers   *outbox
 	waiting   []*lane // lanes with packets in toPeers
 	toClients *outbox
@@ -49,6 +41,9 @@ type carrier struct {
 	// passes is odd while data may have been checked that has not left.
 	passes atomic.Uint64
 	closed atomic.Bool
+
+	back chan error // ends the work of another for it; an error is its own end
+	load int        // see weigh
 }
 
 // lane is a relayed socket in the hands of a carrier.
@@ -69,6 +64,7 @@ func newCarrier(s *Server, pc net.PacketConn) (c *carrier, err error) {
 	c = &carrier{
 		s: s, listener: d, server: d.local, worker: newWorker(s), ep: -1,
 		in: newInbox(), toPeers: newOutbox(s.metrics), toClients: newOutbox(s.metrics), clients: queue{-1, -1},
+		back: make(chan error, 1),
 	}
 	c.lanes.Store(&[]atomic.Pointer[lane]{})
 	c.worker.carrier = c
@@ -76,7 +72,7 @@ func newCarrier(s *Server, pc net.PacketConn) (c *carrier, err error) {
 		var fd int
 		if fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
 			c.wake = &descriptor{fd: fd}
-			err = errors.Join(c.watch(d.fd), c.watch(fd))
+			err = errors.Join(c.watch(d.fd, 0), c.watch(fd, 0))
 		}
 	}
 	if err != nil {
@@ -86,19 +82,24 @@ func newCarrier(s *Server, pc net.PacketConn) (c *carrier, err error) {
 	return c, nil
 }
 
-func (c *carrier) watch(fd int) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(c.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
+func (c *carrier) watch(fd int, how uint32) error {
+	e := unix.EpollEvent{Events: unix.EPOLLIN | how, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(c.ep, unix.EPOLL_CTL_ADD, fd, &e))
 }
 
 // Close has run return.
 func (c *carrier) Close() error {
 	c.closed.Store(true)
-	if !c.wake.acquire() {
-		return nil
+	c.rouse()
+	return nil
+}
+
+// rouse ends the wait of whoever works for c.
+func (c *carrier) rouse() {
+	if c.wake.acquire() {
+		defer c.wake.release()
+		_, _ = unix.Write(c.wake.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // it counts up, and is never full
 	}
-	defer c.wake.release()
-	_, err := unix.Write(c.wake.fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	return os.NewSyscallError("write", err)
 }
 
 // free closes what the carrier has. Nothing runs in it any more.
@@ -112,98 +113,41 @@ func (c *carrier) free() {
 	}
 }
 
-// run moves packets until Close. It is the only reader of the listener and of the lanes.
-func (c *carrier) run() error {
-	addProcessors(1)
-	defer addProcessors(-1)
-	var last time.Time // end of the last pass
-	resting := false
-	for !c.closed.Load() {
-		n, err := c.wait(resting)
-		if err != nil {
-			return err
-		}
-		if n == 0 { // nothing came while it rested
-			resting = false
-			continue
-		}
-		began := time.Now()
-		moved, err := c.pass(c.events[:n])
-		if err != nil {
-			return err
-		}
-		if moved >= batch { // more has come meanwhile
-			resting = true
-			last = time.Now()
-			continue
-		}
-		resting = moved >= restFrom || !resting && began.Sub(last) < rest
-		if resting {
-			pause(rest)
-		}
-		last = time.Now()
-	}
-	return nil
-}
-
-// wait returns how many sockets have something, at once where resting.
-func (c *carrier) wait(resting bool) (int, error) {
-	if resting {
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(c.ep), uintptr(unsafe.Pointer(&c.events)), uintptr(len(c.events)), 0, 0, 0)
-		if errno != 0 {
-			return 0, nil // what is wrong the next wait will say
-		}
-		return int(n), nil
-	}
-	const timeout = -1
-	n, err := unix.EpollWait(c.ep, c.events[:], timeout)
-	if err == unix.EINTR {
-		return 0, nil
-	}
-	return n, os.NewSyscallError("epoll_wait", err)
-}
-
-// pause sleeps without Go's knowledge: its timers would wake a second thread, and its
-// monitor would look every 20 us whether the carrier's processor could be given away. A
-// signal, as the collector sends to stop the world, ends the sleep.
-func pause(d time.Duration) {
-	t := unix.NsecToTimespec(int64(d))
-	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
-}
-
-var processors sync.Mutex // guards changes of GOMAXPROCS
-
-// addProcessors changes GOMAXPROCS by n. A carrier under load is in Go's eyes always
-// running, so each brings a processor of its own for as long as it works.
-func addProcessors(n int) {
-	processors.Lock()
-	defer processors.Unlock()
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
-}
-
 // pass takes what has come and sends it on.
 func (c *carrier) pass(events []unix.EpollEvent) (moved int, err error) {
 	c.passes.Add(1)
 	defer c.passes.Add(1)
 	c.worker.now = c.s.cfg.Now()
 	for i := range events {
-		if int(events[i].Fd) == c.listener.fd {
+		switch int(events[i].Fd) {
+		case c.wake.fd:
+			var count [8]byte
+			_, _ = unix.Read(c.wake.fd, count[:]) // back to zero
+		case c.listener.fd:
 			if moved, err = c.fromClients(); err != nil {
 				return moved, err
 			}
 		}
 	}
-	used := 0
-	for i := range events {
-		l := c.lane(int(events[i].Fd))
-		if l == nil {
-			continue
-		}
+	used, behind := 0, len(c.unread)
+	read := func(l *lane) {
 		n := c.fromPeers(l, used)
 		moved += n
+		if n == legBatch { // there may be more, of which epoll will not tell again
+			c.unread = append(c.unread, l)
+		}
 		if used += n; used > batch-legBatch {
 			c.flushClients()
 			used = 0
+		}
+	}
+	for _, l := range c.unread[:behind] {
+		read(l)
+	}
+	c.unread = slices.Delete(c.unread, 0, behind)
+	for i := range events {
+		if l := c.lane(int(events[i].Fd)); l != nil {
+			read(l)
 		}
 	}
 	c.flushClients()

@@ -3,6 +3,8 @@ package relay
 import (
 	"net"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // adopt takes a leg's socket out of Go's poller, so that c can carry it. It is called before
@@ -31,7 +33,7 @@ func (l *lane) start() error {
 		c.lanes.Store(&lanes)
 	}
 	lanes[fd].Store(l)
-	return c.watch(fd)
+	return c.watch(fd, unix.EPOLLET) // one look less at each datagram: it is read until nothing is left
 }
 
 // lane returns what has the descriptor fd, or nil.

@@ -32,6 +32,8 @@ type Server struct {
 	events   chan *Event
 	emitted  chan struct{} // closed when there are no more events
 
+	crew crew
+
 	// The data path reads flows and relayed; mu guards writing them.
 	flows   *table[FiveTuple]
 	relayed *table[netip.AddrPort] // by bound and by given-out address

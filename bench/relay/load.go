@@ -69,14 +69,16 @@ func (l *load) run(ctx context.Context, size, rate int, d time.Duration) (*outco
 	packet := make([]byte, 4+size)
 	binary.BigEndian.PutUint16(packet, channel)
 	binary.BigEndian.PutUint16(packet[2:], uint16(size))
+	begin := time.Now()
 	hear := func(b []byte, at time.Duration) {
-		if len(b) >= 4+stampLen {
+		if len(b) < 4+stampLen {
+			return
+		}
+		if sent := time.Duration(binary.BigEndian.Uint64(b[4:])); sent >= time.Duration(begin.UnixNano()) { // else of the last run
 			o.back++
-			o.trips = append(o.trips, at-time.Duration(binary.BigEndian.Uint64(b[4:])))
+			o.trips = append(o.trips, at-sent)
 		}
 	}
-
-	begin := time.Now()
 	start, turn, step := begin, 0, 0
 	for time.Since(begin) < d && ctx.Err() == nil {
 		behind := int(time.Since(start).Seconds()*float64(rate)) - step
