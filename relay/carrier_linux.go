@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,11 +45,14 @@ type carrier struct {
 
 	back chan error // ends the work of another for it; an error is its own end
 	load int        // see weigh
+
+	mu     sync.Mutex // guards legacy
+	legacy []*lane    // of carriers that ended, not yet its own
 }
 
 // lane is a relayed socket in the hands of a carrier.
 type lane struct {
-	c     *carrier
+	c     atomic.Pointer[carrier]
 	sock  *descriptor
 	a     *allocation
 	l     *leg
@@ -123,6 +127,7 @@ func (c *carrier) pass(events []unix.EpollEvent) (moved int, err error) {
 		case c.wake.fd:
 			var count [8]byte
 			_, _ = unix.Read(c.wake.fd, count[:]) // back to zero
+			c.inherit()
 		case c.listener.fd:
 			if moved, err = c.fromClients(); err != nil {
 				return moved, err
@@ -216,7 +221,7 @@ func (c *carrier) fromPeers(l *lane, first int) int {
 
 // post takes a packet for a peer, where this carrier has the socket, and reports whether.
 func (c *carrier) post(a *allocation, l *leg, data []byte, to netip.AddrPort) bool {
-	if l.lane == nil || l.lane.c != c {
+	if l.lane == nil || l.lane.c.Load() != c {
 		return false
 	}
 	if l.lane.queue.first < 0 {

@@ -9,7 +9,7 @@ import (
 
 // Without epoll there are no carriers: each socket has its goroutine.
 
-type carrier struct{}
+type carrier struct{ server netip.AddrPort }
 
 type crew struct{}
 
@@ -19,6 +19,7 @@ func (*carrier) adopt(*allocation, *leg)                             {}
 func (*carrier) post(*allocation, *leg, []byte, netip.AddrPort) bool { return false }
 func (*carrier) flushPeers()                                         {}
 func (*carrier) run() error                                          { return nil }
+func (*carrier) bequeath(*carrier)                                   {}
 func (*carrier) settle()                                             {}
 func (*carrier) free()                                               {}
 func (*carrier) Close() error                                        { return nil }

@@ -106,8 +106,8 @@ type Config struct {
 	// default 500. TCP and TLS have no such limit: nobody forges their source.
 	ChallengeRate int
 
-	// ListenPacket opens relayed sockets; default a UDP socket with a receive buffer of
-	// 4 MiB. An error that is syscall.EADDRINUSE means: try another port.
+	// ListenPacket opens relayed sockets; default a UDP socket. A *net.UDPConn is taken over on
+	// Linux, as by ServeUDP. An error that is syscall.EADDRINUSE means: try another port.
 	ListenPacket func(ctx context.Context, addr netip.AddrPort) (net.PacketConn, error)
 
 	// Events, where set, hears of each allocation, in one goroutine and one event at a time.

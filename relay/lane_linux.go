@@ -12,7 +12,8 @@ import (
 func (c *carrier) adopt(a *allocation, l *leg) {
 	if d := descriptorOf(l.sock, legBuffer); d != nil {
 		l.sock = d
-		l.lane = &lane{c: c, sock: d, a: a, l: l, queue: queue{-1, -1}}
+		l.lane = &lane{sock: d, a: a, l: l, queue: queue{-1, -1}}
+		l.lane.c.Store(c)
 	}
 }
 
@@ -22,7 +23,7 @@ func (l *lane) start() error {
 		return net.ErrClosed
 	}
 	defer l.sock.release()
-	c, fd := l.c, l.sock.fd
+	c, fd := l.c.Load(), l.sock.fd
 	lanes := *c.lanes.Load()
 	if fd >= len(lanes) {
 		grown := make([]atomic.Pointer[lane], 2*fd+1)
@@ -46,8 +47,44 @@ func (c *carrier) lane(fd int) *lane {
 
 // close ends the lane. Its memory is free at once; its socket, when nobody uses it.
 func (l *lane) close() {
-	if lanes := *l.c.lanes.Load(); l.sock.fd < len(lanes) {
+	if lanes := *l.c.Load().lanes.Load(); l.sock.fd < len(lanes) {
 		lanes[l.sock.fd].CompareAndSwap(l, nil)
 	}
 	_ = l.sock.Close()
+}
+
+// bequeath gives the lanes of c, which has ended, to another carrier of the same address:
+// its clients' packets come there from now on. Without an heir their allocations end.
+func (c *carrier) bequeath(heir *carrier) {
+	lanes := *c.lanes.Load()
+	for i := range lanes {
+		l := lanes[i].Load()
+		switch {
+		case l == nil:
+		case heir == nil:
+			c.s.end(l.a, EndSocket)
+		default:
+			heir.mu.Lock()
+			heir.legacy = append(heir.legacy, l)
+			heir.mu.Unlock()
+		}
+	}
+	if heir != nil {
+		heir.rouse()
+	}
+}
+
+// inherit takes over what others bequeathed.
+func (c *carrier) inherit() {
+	c.mu.Lock()
+	legacy := c.legacy
+	c.legacy = nil
+	c.mu.Unlock()
+	for _, l := range legacy {
+		l.c.Store(c)
+		l.queue.first = -1
+		if l.start() != nil {
+			c.s.end(l.a, EndSocket) // again, mostly
+		}
+	}
 }

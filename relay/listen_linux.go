@@ -16,7 +16,10 @@ import (
 func ListenUDP(ctx context.Context, addr netip.AddrPort, n int) (conns []net.PacketConn, err error) {
 	if n < 2 {
 		pc, err := listenUDP(ctx, addr)
-		return []net.PacketConn{pc}, err
+		if err != nil {
+			return nil, err
+		}
+		return []net.PacketConn{pc}, nil
 	}
 	probe, err := listenUDP(ctx, addr)
 	if err != nil {
@@ -45,11 +48,4 @@ func ListenUDP(ctx context.Context, addr netip.AddrPort, n int) (conns []net.Pac
 		conns = append(conns, pc)
 	}
 	return conns, nil
-}
-
-func networkOf(addr netip.AddrPort) string {
-	if addr.Addr().Is6() {
-		return "udp6"
-	}
-	return "udp4"
 }

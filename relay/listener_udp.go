@@ -63,7 +63,17 @@ func (s *Server) carry(c *carrier) error {
 	defer func() {
 		s.mu.Lock()
 		delete(s.carriers, c)
+		var heir *carrier
+		for o := range s.carriers {
+			if o.server == c.server {
+				heir = o
+			}
+		}
+		closed := s.closed
 		s.mu.Unlock()
+		if !closed {
+			c.bequeath(heir)
+		}
 		c.free()
 		s.finish(c)
 	}()

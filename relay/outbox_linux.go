@@ -87,14 +87,24 @@ func (b *outbox) send(d *descriptor, q *queue) {
 	}
 	defer d.release()
 	if p := &b.packets[first]; p.next < 0 {
-		if _, errno := sendTo(d.fd, p.data, &b.names[0], b.names[0].set(p.to, d.six)); errno != 0 {
-			b.lost(first, -1, dropWrite)
-			return
-		}
-		p.count.count(p.bytes)
+		b.sendOne(d, p)
 		return
 	}
 	b.sendAll(d, first)
+}
+
+// sendOne sends a packet by itself. What the kernel has to say of an earlier one (ICMP, where
+// the socket wants to know) it says once, in place of sending.
+func (b *outbox) sendOne(d *descriptor, p *packet) {
+	_, errno := sendTo(d.fd, p.data, &b.names[0], b.names[0].set(p.to, d.six))
+	if errno == unix.ECONNREFUSED || errno == unix.EHOSTUNREACH || errno == unix.ENETUNREACH {
+		_, errno = sendTo(d.fd, p.data, &b.names[0], b.names[0].set(p.to, d.six))
+	}
+	if errno != 0 {
+		b.metrics.drop(dropWrite)
+		return
+	}
+	p.count.count(p.bytes)
 }
 
 // sendAll sends the chain of packets that begins with first.
@@ -175,20 +185,18 @@ func (b *outbox) lost(first, k int, why dropReason) (behind int) {
 // refused deals with a message of k packets that the kernel did not take, and returns the
 // packet behind them. What it would not split goes one by one.
 func (b *outbox) refused(d *descriptor, first, k int, errno syscall.Errno) (behind int) {
-	if k == 1 || errno != unix.EIO && errno != unix.EINVAL && errno != unix.EMSGSIZE && errno != unix.EOPNOTSUPP {
+	switch errno {
+	case unix.EIO, unix.EINVAL, unix.EMSGSIZE, unix.EOPNOTSUPP: // of the splitting, maybe
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH: // of an earlier one, maybe
+	default:
 		return b.lost(first, k, dropWrite)
 	}
 	if errno == unix.EIO { // the way out has no checksum offload, and will have none
 		d.plain.Store(true)
 	}
 	for range k {
-		p := &b.packets[first]
-		if _, errno := sendTo(d.fd, p.data, &b.names[0], b.names[0].set(p.to, d.six)); errno != 0 {
-			b.metrics.drop(dropWrite)
-		} else {
-			p.count.count(p.bytes)
-		}
-		first = p.next
+		b.sendOne(d, &b.packets[first])
+		first = b.packets[first].next
 	}
 	return first
 }

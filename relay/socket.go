@@ -74,13 +74,17 @@ func unmapped(ap netip.AddrPort) netip.AddrPort {
 
 // listenUDP is the default of Config.ListenPacket.
 func listenUDP(ctx context.Context, addr netip.AddrPort) (net.PacketConn, error) {
-	network := "udp4"
-	if addr.Addr().Is6() {
-		network = "udp6"
-	}
-	pc, err := new(net.ListenConfig).ListenPacket(ctx, network, addr.String())
+	pc, err := new(net.ListenConfig).ListenPacket(ctx, networkOf(addr), addr.String())
 	if err != nil {
-		return nil, fmt.Errorf("open a relayed socket: %w", err)
+		return nil, fmt.Errorf("open a UDP socket: %w", err)
 	}
 	return pc, nil
+}
+
+// networkOf keeps the families apart, so that 0.0.0.0 and [::] may both be served.
+func networkOf(addr netip.AddrPort) string {
+	if addr.Addr().Is6() {
+		return "udp6"
+	}
+	return "udp4"
 }

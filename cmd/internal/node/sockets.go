@@ -7,7 +7,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
+	"slices"
 	"syscall"
+
+	"epcscf/relay"
 )
 
 // sockets are all that a node listens on, opened together or not at all.
@@ -45,11 +49,13 @@ func (s *sockets) open(cfg Config) (err error) {
 	}
 	if r := cfg.Relay; r != nil {
 		for _, a := range r.UDP {
-			pc, err := listenUDP(a)
+			conns, err := relay.ListenUDP(context.Background(), a.AddrPort, runtime.NumCPU())
 			if err != nil {
-				return err
+				return listenError("udp", a, err)
 			}
-			s.turnUDP, s.all = append(s.turnUDP, pc), append(s.all, pc)
+			for _, pc := range conns {
+				s.turnUDP, s.all = append(s.turnUDP, pc), append(s.all, pc)
+			}
 		}
 		if s.turnTCP, err = s.listenTCP(r.TCP...); err != nil {
 			return err
@@ -97,7 +103,7 @@ func bound(all []net.PacketConn) (at []netip.AddrPort) {
 	for _, pc := range all {
 		at = append(at, addrPort(pc.LocalAddr()))
 	}
-	return at
+	return slices.Compact(at) // several sockets may share one
 }
 
 // unopened are addresses as they are asked for.
