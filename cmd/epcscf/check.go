@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -14,6 +15,7 @@ const defaultConfig = "/etc/epcscf/epcscf.yaml"
 
 func newCheckCommand() *cobra.Command {
 	var file string
+	var relay bool
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check a configuration file, and the files that it names",
@@ -21,14 +23,19 @@ func newCheckCommand() *cobra.Command {
 opening a socket. All that is wrong is printed, a line each, with its place and what to
 write instead; the exit code is then 2.`,
 		Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runCheck(c, file) },
+		RunE: func(c *cobra.Command, _ []string) error { return runCheck(c, file, relay) },
 	}
-	c.Flags().StringVarP(&file, "config", "c", defaultConfig, "configuration file")
+	c.Flags().StringVarP(&file, "config", "c", "", "configuration file (default \""+defaultConfig+"\", with --relay \""+defaultRelayConfig+"\")")
+	c.Flags().BoolVar(&relay, "relay", false, "the file is that of epcscf relay")
 	return c
 }
 
-func runCheck(c *cobra.Command, file string) error {
-	f, err := config.Load(file, "")
+func runCheck(c *cobra.Command, file string, relay bool) error {
+	load := func() (*config.File, error) { return config.Load(cmp.Or(file, defaultConfig), "") }
+	if relay {
+		load = func() (*config.File, error) { return config.LoadRelay(cmp.Or(file, defaultRelayConfig)) }
+	}
+	f, err := load()
 	var faults config.Faults
 	if errors.As(err, &faults) {
 		return usageError{everyFault{faults}}
@@ -38,11 +45,11 @@ func runCheck(c *cobra.Command, file string) error {
 	}
 	out := c.OutOrStdout()
 	for _, note := range f.Notes() {
-		if _, err := fmt.Fprintf(out, "%s: note: %s\n", file, note); err != nil {
+		if _, err := fmt.Fprintf(out, "%s: note: %s\n", f.Name, note); err != nil {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(out, "%s: ok\n", file)
+	_, err = fmt.Fprintf(out, "%s: ok\n", f.Name)
 	return err
 }
 

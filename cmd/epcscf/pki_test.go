@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"epcscf/turncred/push"
 )
@@ -15,8 +17,10 @@ import (
 // epcscf runs a command that ends by itself.
 func epcscf(t *testing.T, want int, args ...string) string {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	var out, errOut bytes.Buffer
-	if got := run(t.Context(), args, &out, &errOut); got != want {
+	if got := run(ctx, args, &out, &errOut); got != want {
 		t.Fatalf("epcscf %s: exit %d, want %d\n%s%s", strings.Join(args, " "), got, want, &out, &errOut)
 	}
 	return out.String() + errOut.String()

@@ -1,15 +1,7 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -42,94 +34,35 @@ turns readiness red, closes the WebSockets with 1001 and ends.`,
 }
 
 func runServe(c *cobra.Command, s serveFlags) error {
-	hangUp := make(chan os.Signal, 1) // from the start: SIGHUP would end a process that does not ask for it
-	signal.Notify(hangUp, syscall.SIGHUP)
-	defer signal.Stop(hangUp)
-	f, err := config.Load(s.file, s.approach)
-	if err != nil {
-		return usageError{err}
-	}
-	level := &slog.LevelVar{}
-	level.Set(f.LogLevel)
-	log := newLogger(c.ErrOrStderr(), f.LogFormat, level)
-	cfg := f.Node()
-	cfg.Logger = log
-	if f.Page {
-		if cfg.Page, err = wic.NewHandler(wic.PageConfig{Domain: cfg.Proxy.Domain, TURNApproach: string(cfg.TURN.Approach)}); err != nil {
-			return err
+	load := func() (*config.File, error) { return config.Load(s.file, s.approach) }
+	return runProcess(c, load, func(f *config.File, log *slog.Logger) (process, error) {
+		cfg := f.Node()
+		cfg.Logger = log
+		if f.Page {
+			page, err := wic.NewHandler(wic.PageConfig{Domain: cfg.Proxy.Domain, TURNApproach: string(cfg.TURN.Approach)})
+			if err != nil {
+				return nil, err
+			}
+			cfg.Page = page
 		}
-	}
-	for _, note := range f.Notes() {
-		log.Warn("configuration", "note", note)
-	}
-	n, err := node.Listen(cfg)
-	if err != nil {
+		n, err := node.Listen(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return edgeProcess{n}, nil
+	})
+}
+
+// edgeProcess is a node as a process.
+type edgeProcess struct{ *node.Node }
+
+func (e edgeProcess) take(f *config.File) error {
+	cfg := f.Node()
+	if err := e.SetTURN(cfg.TURN); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(c.Context())
-	reloaded := make(chan struct{})
-	go func() {
-		defer close(reloaded)
-		(&reloads{s, n, f, level, log}).run(ctx, hangUp)
-	}()
-	err = n.Run(ctx)
-	cancel()
-	<-reloaded
-	return err
-}
-
-// newLogger writes log lines to w; the format has been checked.
-func newLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+	if cfg.Fleet != nil {
+		e.SetWeights(cfg.Fleet.Relays)
 	}
-	return slog.New(slog.NewTextHandler(w, o))
-}
-
-// reloads answers SIGHUP.
-type reloads struct {
-	flags serveFlags
-	node  *node.Node
-	now   *config.File // what runs
-	level *slog.LevelVar
-	log   *slog.Logger
-}
-
-func (r *reloads) run(ctx context.Context, hangUp <-chan os.Signal) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hangUp:
-			r.now = r.reload()
-		}
-	}
-}
-
-// reload takes what a running node can, and returns the file that runs from now on: a file
-// that is wrong changes nothing.
-func (r *reloads) reload() *config.File {
-	r.node.ReloadCertificates()
-	next, err := config.Load(r.flags.file, r.flags.approach)
-	if err != nil {
-		var faults config.Faults
-		if errors.As(err, &faults) {
-			err = everyFault{faults}
-		}
-		r.log.Error("configuration not reloaded: what ran goes on", "err", strings.ReplaceAll(err.Error(), "\n", "; "))
-		return r.now
-	}
-	if err := r.node.SetTURN(next.Node().TURN); err != nil {
-		r.log.Error("configuration not reloaded: what ran goes on", "err", err)
-		return r.now
-	}
-	r.level.Set(next.LogLevel)
-	taken, waiting := next.Changed(r.now)
-	r.log.Info("configuration reloaded", "changed", fmt.Sprint(taken))
-	if len(waiting) > 0 {
-		r.log.Warn("configuration: some changes wait for a restart", "changed", fmt.Sprint(waiting))
-		next.Keep(r.now, waiting)
-	}
-	return next
+	return nil
 }

@@ -22,11 +22,17 @@ func TestMain(m *testing.M) {
 // spawn starts the server as a process of its own, and returns what kills it (-9).
 func (s *served) spawn(t *testing.T) (kill func()) {
 	t.Helper()
+	return s.spawnAs(t, "serve")
+}
+
+// spawnAs is spawn for serve or relay.
+func (s *served) spawnAs(t *testing.T, command string) (kill func()) {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "serve", "-c", s.file)
+	cmd := exec.Command(self, command, "-c", s.file)
 	cmd.Env = append(os.Environ(), asServer+"=1")
 	cmd.Stdout, cmd.Stderr = s.out, s.log
 	if err := cmd.Start(); err != nil {

@@ -109,7 +109,7 @@ func (s *served) edit(t *testing.T, old, new string) {
 	if !strings.Contains(text, old) {
 		t.Fatalf("%q is not in the file", old)
 	}
-	s.write(t, "epcscf.yaml", strings.Replace(text, old, new, 1))
+	s.write(t, filepath.Base(s.file), strings.Replace(text, old, new, 1))
 }
 
 // text returns the file.

@@ -64,8 +64,8 @@ func OpenTable(ctx context.Context, realm turncred.Realm, log CredentialLog, now
 	return t, nil
 }
 
-// Immediate implements turncred.Immediate: a record is written when Put returns.
-func (t *Table) Immediate() bool { return true }
+// Immediate implements turncred.Immediate: without a log there is nothing to wait for.
+func (t *Table) Immediate() bool { return t.log == nil }
 
 // Put implements Sink.
 func (t *Table) Put(ctx context.Context, r Record) error {

@@ -19,11 +19,7 @@ import (
 func (f *File) check() {
 	f.checkMissing()
 	f.checkEdge()
-	if f.relayOn {
-		f.checkRelay()
-	} else {
-		f.checkForeign()
-	}
+	f.checkTURNServer()
 	f.checkSecrets()
 	f.checkTokens()
 	f.checkStore()
@@ -40,7 +36,7 @@ func (f *File) check() {
 }
 
 func (f *File) checkMissing() {
-	for _, k := range table {
+	for _, k := range f.form.table {
 		if _, ok := f.at[k.name]; !ok && k.kind == must {
 			f.addAt(k.name, "is missing: %s Write, such as: %s: %s", k.doc, k.name[strings.LastIndexByte(k.name, '.')+1:], k.value)
 		}
@@ -71,17 +67,41 @@ func (f *File) checkEdge() {
 	}
 }
 
-// checkRelay is our own relay.
+// checkTURNServer is the relay in this process, or those elsewhere.
+func (f *File) checkTURNServer() {
+	if len(f.fleet.Relays) > 0 && f.notGiven("relay") {
+		f.relayOn = false
+	}
+	switch {
+	case len(f.fleet.Relays) > 0 && f.relayOn:
+		f.addAt("relay.enabled", "turn.relays has relays in processes of their own: leave the section relay out, or write enabled: false")
+	case len(f.fleet.Relays) > 0:
+		f.checkFleet()
+	case f.relayOn:
+		f.checkRelay()
+	default:
+		f.checkForeign()
+	}
+}
+
+// checkRelay is the relay of this process.
 func (f *File) checkRelay() {
 	r := &f.relay
 	f.node.Relay = r
 	all := slices.Concat(r.UDP, r.TCP, r.TLS)
-	if len(all) == 0 {
-		f.addAt("relay.listen", "has no address: write one under udp, tcp or tls, or relay.enabled: false")
-		return
-	}
 	if i := slices.IndexFunc(all, isWildcard); i >= 0 && r.PublicName == "" && len(f.node.TURN.URIs) == 0 {
 		f.addAt(keyOf(all[i]), "%s would be written into the URIs that WICs get, and nobody can send to it: write an address of this host, or the name that WICs use as relay.public_name", all[i])
+	}
+	f.checkRelayAddresses()
+}
+
+// checkRelayAddresses is what any relay of ours must have.
+func (f *File) checkRelayAddresses() {
+	r := &f.relay
+	all := slices.Concat(r.UDP, r.TCP, r.TLS)
+	if len(all) == 0 {
+		f.addAt("relay.listen", "has no address: write one under udp, tcp or tls, or, at an edge, relay.enabled: false")
+		return
 	}
 	s := &r.Settings
 	if !s.RelayIP.IsValid() {
@@ -150,6 +170,10 @@ func (f *File) checkSockets() {
 	if f.relayOn {
 		tcp, udp = slices.Concat(tcp, f.relay.TCP, f.relay.TLS), slices.Concat(udp, f.relay.UDP)
 	}
+	f.checkOverlaps(tcp, udp)
+}
+
+func (f *File) checkOverlaps(tcp, udp []node.Address) {
 	for _, all := range [][]node.Address{tcp, udp} {
 		for i, a := range all {
 			j := slices.IndexFunc(all[:i], func(b node.Address) bool { return overlap(a.AddrPort, b.AddrPort) })
@@ -269,7 +293,7 @@ func (f *File) certificate(section string, files pairFiles) *node.Certificate {
 		f.addAt(section+which, "%v", err)
 		return nil
 	}
-	if left := time.Until(c.Leaf().NotAfter); left < 14*day {
+	if c.ExpiresSoon(time.Now()) {
 		f.note(section + ": the certificate expires on " + c.Leaf().NotAfter.UTC().Format(time.DateTime))
 	}
 	return c

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ type Fault struct {
 	File         string
 	Line, Column int    // 0: the file as a whole
 	Text         string // what is wrong, and what would be right
+
+	check string // the command that lists all that is wrong
 }
 
 // Error returns FILE:LINE:COLUMN: TEXT.
@@ -29,7 +32,7 @@ func (f Faults) Error() string {
 	if len(f) == 1 {
 		return f[0].Error()
 	}
-	return fmt.Sprintf("%v (and %d more: epcscf check -c %s lists them)", f[0], len(f)-1, f[0].File)
+	return fmt.Sprintf("%v (and %d more: %s -c %s lists them)", f[0], len(f)-1, cmp.Or(f[0].check, serveForm.check), f[0].File)
 }
 
 // sorted orders by position, each mistake once.

@@ -24,6 +24,7 @@ const maxFile = 1 << 20
 // File is an operator's file that has been read and checked.
 type File struct {
 	Name      string
+	form      *form
 	Page      bool       // serve the demo's page
 	LogLevel  slog.Level // from here up
 	LogFormat string     // text or json
@@ -31,15 +32,19 @@ type File struct {
 	node                 node.Config
 	relay                node.Relay
 	relayOn              bool
+	fleet                node.Fleet
+	relayNode            node.RelayConfig
+	place                node.Interface // at the credential interface
+	startAlone           string
 	requireAuthorization bool
 	keys, tokenKeys      []keyItem
 
-	proxyTLS, relayTLS, coreTLS pairFiles
-	deploymentSecret, flowKey   string // file names
-	coreCA                      string // file name
-	coreTLSPort                 uint16
-	store                       node.Store
-	storeFiles                  storeFiles
+	proxyTLS, relayTLS, coreTLS, interfaceTLS pairFiles
+	deploymentSecret, flowKey                 string // file names
+	coreCA, interfaceCA                       string // file names
+	coreTLSPort                               uint16
+	store                                     node.Store
+	storeFiles                                storeFiles
 
 	at     map[string]place  // of keys and sections that the file has
 	raw    map[string]string // the values as written
@@ -53,8 +58,10 @@ type place struct{ line, column int }
 
 // Load reads and checks a file and all that it names. approach, where it is not "", wins
 // over turn.approach. The error is Faults.
-func Load(name, approach string) (*File, error) {
-	f := &File{Name: name, at: map[string]place{}, raw: map[string]string{}}
+func Load(name, approach string) (*File, error) { return load(name, approach, &serveForm) }
+
+func load(name, approach string, form *form) (*File, error) {
+	f := &File{Name: name, form: form, at: map[string]place{}, raw: map[string]string{}}
 	f.setDefaults()
 	root, err := f.read()
 	if err != nil {
@@ -66,10 +73,17 @@ func Load(name, approach string) (*File, error) {
 	if approach != "" {
 		f.override(approach)
 	}
-	if len(f.faults) == 0 {
+	switch {
+	case len(f.faults) > 0:
+	case form == &relayForm:
+		f.checkRelayNode()
+	default:
 		f.check()
 	}
 	if len(f.faults) > 0 {
+		for i := range f.faults {
+			f.faults[i].check = form.check
+		}
 		return nil, f.faults.sorted()
 	}
 	return f, nil
@@ -109,7 +123,7 @@ func (f *File) read() (*ast.MappingNode, error) {
 
 func (f *File) unreadable(err error) Fault {
 	why := strings.TrimPrefix(node.FileError(f.Name, err).Error(), f.Name+": ")
-	return Fault{File: f.Name, Text: why + `: name one with -c, and see "epcscf config" for its form`}
+	return Fault{File: f.Name, Text: why + fmt.Sprintf(": name one with -c, and see %q for its form", f.form.print)}
 }
 
 func (f *File) parse(data []byte) (*ast.MappingNode, error) {
@@ -138,7 +152,7 @@ func (f *File) parse(data []byte) (*ast.MappingNode, error) {
 		return n, nil
 	}
 	line, column := position(body)
-	return nil, Fault{File: f.Name, Line: line, Column: column, Text: `want sections with their keys, as "epcscf config" prints them`}
+	return nil, Fault{File: f.Name, Line: line, Column: column, Text: fmt.Sprintf("want sections with their keys, as %q prints them", f.form.print)}
 }
 
 // syntaxFault words what the YAML library found.
@@ -163,7 +177,7 @@ func (f *File) syntaxFault(err error, data []byte) Fault {
 
 // setDefaults sets what every plain key has where the file says nothing.
 func (f *File) setDefaults() {
-	for _, k := range table {
+	for _, k := range f.form.table {
 		if k.kind != plain || k.value == "" {
 			continue
 		}
@@ -189,16 +203,16 @@ func (f *File) mapping(prefix string, n *ast.MappingNode) {
 		name := prefix + word.Value
 		f.at[name] = place{at.Line, at.Column}
 		v := value{file: f.Name, key: name, node: entry.Value}
-		i := slices.IndexFunc(table, func(k key) bool { return k.name == name })
+		i := slices.IndexFunc(f.form.table, func(k key) bool { return k.name == name })
 		switch {
 		case i >= 0:
-			f.take(&table[i], v)
-		case keyListOf(name) != nil:
-			f.take(&key{name: name, set: keyListOf(name).set}, v)
-		case isSection(name):
+			f.take(&f.form.table[i], v)
+		case f.form.list(name) != nil:
+			f.take(&key{name: name, set: f.form.list(name).set}, v)
+		case f.form.isSection(name):
 			f.section(name, v)
 		default:
-			f.add(at.Line, at.Column, "%s", unknownKey(name))
+			f.add(at.Line, at.Column, "%s", f.form.unknownKey(name))
 		}
 	}
 }
@@ -234,10 +248,6 @@ func (f *File) section(name string, v value) {
 	default:
 		f.faults = append(f.faults, v.faultf("is a section: want its keys below it, got %s", v.describe()))
 	}
-}
-
-func isSection(name string) bool {
-	return slices.ContainsFunc(sections, func(s section) bool { return s.name == name })
 }
 
 // override is --turn-approach.

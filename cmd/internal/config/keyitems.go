@@ -20,17 +20,11 @@ type keyItem struct {
 	at        value // where it stands
 }
 
-// keyListOf returns the list of keys that has a name, or nil.
-func keyListOf(name string) *keyList {
-	i := slices.IndexFunc(keyLists, func(l keyList) bool { return l.name == name })
-	if i < 0 {
-		return nil
-	}
-	return &keyLists[i]
-}
-
 // set reads the list.
 func (l *keyList) set(f *File, v value) error {
+	if l.read != nil {
+		return l.read(f, v)
+	}
 	if _, ok := v.node.(*ast.SequenceNode); !ok {
 		return v.faultf("want a list of keys, each with kid and file, got %s", v.describe())
 	}
@@ -58,7 +52,7 @@ func (l *keyList) parseItem(v value) (keyItem, error) {
 		word := entry.Key.GetToken().Value
 		field := value{file: v.file, key: v.key + "." + word, node: entry.Value}
 		if !slices.ContainsFunc(l.items, func(i itemKey) bool { return i.name == word }) {
-			return k, l.unknownItem(word, field)
+			return k, unknownItem(l.items, word, field)
 		}
 		if err := k.set(word, field); err != nil {
 			return k, err
@@ -109,15 +103,15 @@ func (k *keyItem) set(word string, v value) (err error) {
 	panic("config: no setter for " + word)
 }
 
-func (l *keyList) unknownItem(word string, v value) error {
+func unknownItem(items []itemKey, word string, v value) error {
 	if secretWord(word) {
 		return v.faultf("a secret never stands in this file: put it into a file of mode 0600 and name that by file")
 	}
 	var words []string
-	for _, i := range l.items {
+	for _, i := range items {
 		words = append(words, i.name)
 	}
-	return v.faultf("there is no such key in an item of keys: use %s", strings.Join(words, ", "))
+	return v.faultf("there is no such key in an item: use %s", strings.Join(words, ", "))
 }
 
 // instant reads an RFC 3339 time; "" is the zero time.

@@ -17,6 +17,8 @@ type section struct{ name, doc string }
 // sections in the order of the printed file.
 var sections = []section{
 	{"turn", "The TURN credentials that WICs get."},
+	{relaysKey, "Relays in processes of their own, in place of the one in this process; each an item as below."},
+	{"turn.interface", "This edge at the credential interface of turn.relays. epcscf pki makes its certificates."},
 	{"keys", "The keys Km of approach shared-key, the TURN server's too. A list: a new key is there before its not_before, an old one stays until its last credential has expired. Takes effect on SIGHUP."},
 	{"tokens", "Access tokens (RFC 7635) that the relay takes, in ACCESS-TOKEN and in user names."},
 	{"tokens.keys", "The keys that authorization servers seal tokens with; each an item as below. Takes effect on SIGHUP."},
@@ -58,8 +60,12 @@ type keyList struct {
 	name  string
 	off   bool // by default there is none
 	items []itemKey
-	to    func(*File) *[]keyItem
+	to    func(*File) *[]keyItem // of keys
+	read  setter                 // of anything else
 }
+
+// relaysKey is the list of relays in processes of their own.
+const relaysKey = "turn.relays"
 
 // itemKey is a key of an item.
 type itemKey struct{ name, value, doc string }
@@ -75,13 +81,14 @@ var keyLists = []keyList{
 	{"keys", false, append([]itemKey{
 		{"kid", "k1", "The key's name, up to 16 letters and digits; it stands in each user name."},
 		{"file", "secrets/k1.key", "The key in a file of mode 0600, 32 bytes or more: openssl rand -hex 32. For coturn, its static-auth-secret."},
-	}, validity...), func(f *File) *[]keyItem { return &f.keys }},
+	}, validity...), func(f *File) *[]keyItem { return &f.keys }, nil},
 	{"tokens.keys", true, append([]itemKey{
 		{"kid", "t1", "The key's name, up to 16 letters and digits; a client gives it as its user name."},
 		{"file", "secrets/t1.key", "The key in base64, in a file of mode 0600: openssl rand -base64 32. For coturn, its ikm_key."},
 		{"algorithm", "A256GCM", "A256GCM (32 bytes) or A128GCM (16)."},
 		{"foreign", "false", "true: another authorization server makes the tokens; then quota is by token, and revocation by kid."},
-	}, validity...), func(f *File) *[]keyItem { return &f.tokenKeys }},
+	}, validity...), func(f *File) *[]keyItem { return &f.tokenKeys }, nil},
+	{relaysKey, true, relayItems, nil, setRelays},
 }
 
 const day = 24 * time.Hour
@@ -107,6 +114,24 @@ var table = []key{
 		set: each(parseTURNURI, func(f *File) *[]string { return &f.node.TURN.URIs })},
 	{name: "turn.deployment_secret_file", value: "secrets/deployment.key", kind: must, doc: "Secret of the user names, the same at all edges and relays, in a file of mode 0600, 32 bytes or more: openssl rand -hex 32.",
 		set: text("a file name", func(f *File) *string { return &f.deploymentSecret })},
+
+	{name: "turn.spare", value: "0", doc: "How many of turn.relays beyond the chosen one get each credential, and stand in its URIs.",
+		set: integer(0, 16, func(f *File) *int { return &f.fleet.Spare })},
+	{name: "turn.region", value: `""`, doc: "Where this edge is: of turn.relays, those of the same region come first.",
+		set: text("a name", func(f *File) *string { return &f.fleet.Region })},
+
+	{name: "turn.interface.name", value: `""`, doc: "This edge's name, as its certificate has it: small letters, digits and hyphens, such as edge1.",
+		set: text("a name", func(f *File) *string { return &f.place.Name })},
+	{name: "turn.interface.domain", value: "ims.example", kind: sample, missing: "proxy.domain", doc: "The deployment's domain, as all certificates have it.",
+		set: domain(func(f *File) *string { return &f.place.Domain })},
+	{name: "turn.interface.cert_file", value: `""`, doc: "Its certificate and the chain, PEM, such as pki/edge-edge1.pem. A file that changes is read again, without a drop.",
+		set: text("a file name", func(f *File) *string { return &f.interfaceTLS.cert })},
+	{name: "turn.interface.key_file", value: `""`, doc: "The key, PEM, readable by this user, or by its group, only.",
+		set: text("a file name", func(f *File) *string { return &f.interfaceTLS.key })},
+	{name: "turn.interface.ca_file", value: `""`, doc: "The authorities of the relays' certificates, PEM. While they change, list old and new.",
+		set: text("a file name", func(f *File) *string { return &f.interfaceCA })},
+	{name: "turn.interface.state_dir", value: "state", doc: "Keeps revocations that a relay has yet to hear over a restart; made if missing, where there are turn.relays.",
+		set: text("a directory", func(f *File) *string { return &f.place.StateDir })},
 
 	{name: "tokens.server_name", value: `""`, doc: "By what name authorization servers make tokens for this relay, such as turn.ims.example; coturn's server-name. Empty: no tokens are taken.",
 		set: text("a name", func(f *File) *string { return &f.node.TURN.Tokens.ServerName })},

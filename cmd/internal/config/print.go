@@ -6,18 +6,17 @@ import (
 	"strings"
 )
 
-const printedHead = `# Configuration of epcscf serve: every key with its default and what it is for.
-# "Must be set": the key has no default, the value here is an example.
-# "Without it": the value here is an example too; leave the key out for what is said.
-# The names of files are relative to this file's folder. epcscf check -c FILE checks all.
-`
+// Print writes the annotated default file of epcscf serve. It loads as it is printed, once
+// the files that it names are there.
+func Print(w io.Writer) error { return serveForm.write(w) }
 
-// Print writes the annotated default file. It loads as it is printed, once the files that
-// it names are there.
-func Print(w io.Writer) error {
+// PrintRelay is Print for the file of epcscf relay.
+func PrintRelay(w io.Writer) error { return relayForm.write(w) }
+
+func (f *form) write(w io.Writer) error {
 	var b strings.Builder
-	b.WriteString(printedHead)
-	for _, s := range sections {
+	b.WriteString(f.head)
+	for _, s := range f.sections {
 		depth := strings.Count(s.name, ".")
 		in := strings.Repeat("  ", depth)
 		if depth == 0 {
@@ -25,7 +24,7 @@ func Print(w io.Writer) error {
 		}
 		word := s.name[strings.LastIndexByte(s.name, '.')+1:]
 		fmt.Fprintf(&b, "%s# %s\n", in, s.doc)
-		switch l := keyListOf(s.name); {
+		switch l := f.list(s.name); {
 		case l == nil:
 			fmt.Fprintf(&b, "%s%s:\n", in, word)
 		case l.off:
@@ -35,7 +34,7 @@ func Print(w io.Writer) error {
 			fmt.Fprintf(&b, "%s%s:\n", in, word)
 			l.print(&b, in)
 		}
-		for _, k := range table {
+		for _, k := range f.table {
 			if i := strings.LastIndexByte(k.name, '.'); k.name[:i] == s.name {
 				k.print(&b, in+"  ", k.name[i+1:])
 			}

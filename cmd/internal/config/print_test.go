@@ -85,7 +85,7 @@ func TestFileOfTheREADMELoads(t *testing.T) {
 
 // missingKeys are keys of the table that the file does not have.
 func (f *File) missingKeys() (names []string) {
-	for _, k := range table {
+	for _, k := range f.form.table {
 		if _, ok := f.raw[k.name]; !ok {
 			names = append(names, k.name)
 		}
@@ -111,7 +111,7 @@ func TestEveryKeyIsExplained(t *testing.T) {
 	}
 	for _, k := range table {
 		section := k.name[:strings.LastIndexByte(k.name, '.')]
-		if k.doc == "" || !strings.HasSuffix(k.doc, ".") || !isSection(section) {
+		if k.doc == "" || !strings.HasSuffix(k.doc, ".") || !serveForm.isSection(section) {
 			t.Errorf("%s: explained by %q, in section %s", k.name, k.doc, section)
 		}
 		if (k.kind == sample) != (k.missing != "") {
@@ -123,7 +123,7 @@ func TestEveryKeyIsExplained(t *testing.T) {
 // A limit that is new in the edge or the relay wants a key here: after the defaults none is
 // zero, but for those of which 0 says that there is none.
 func TestEveryLimitHasAKey(t *testing.T) {
-	f := &File{}
+	f := &File{form: &serveForm}
 	f.setDefaults()
 	for name, settings := range map[string]any{"proxy.Limits": f.node.Proxy.Limits, "proxy.Core": f.node.Proxy.Core, "relay.Config": f.relay.Settings} {
 		v := reflect.ValueOf(settings)

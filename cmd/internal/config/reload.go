@@ -1,23 +1,20 @@
 package config
 
-import "slices"
-
 // Changed compares with an older state of the file: what of the difference a reload takes,
 // and what waits for a restart.
 func (f *File) Changed(old *File) (taken, waiting []string) {
 	var names []string
-	for _, l := range keyLists {
+	for _, l := range f.form.lists {
 		names = append(names, l.name)
 	}
-	for _, k := range table {
+	for _, k := range f.form.table {
 		names = append(names, k.name)
 	}
 	for _, n := range names {
 		if f.raw[n] == old.raw[n] {
 			continue
 		}
-		onHUP := keyListOf(n) != nil || slices.ContainsFunc(table, func(k key) bool { return k.name == n && k.onHUP })
-		if onHUP {
+		if f.form.onHUP(n) && (n != relaysKey || !f.changedBeyondWeights(old)) {
 			taken = append(taken, n)
 		} else {
 			waiting = append(waiting, n)

@@ -6,7 +6,7 @@ import (
 )
 
 // unknownKey says what may have been meant.
-func unknownKey(name string) string {
+func (f *form) unknownKey(name string) string {
 	section, word := "", name
 	if i := strings.LastIndexByte(name, '.'); i >= 0 {
 		section, word = name[:i+1], name[i+1:]
@@ -14,7 +14,7 @@ func unknownKey(name string) string {
 	if secretWord(word) {
 		return fmt.Sprintf("there is no key %s; a secret never stands in this file: put it into a file of mode 0600 and name that (turn.deployment_secret_file, or file in an item of keys)", name)
 	}
-	names := keyNames()
+	names := f.keyNames()
 	for _, n := range names {
 		if n != name && n[strings.LastIndexByte(n, '.')+1:] == word {
 			return fmt.Sprintf("there is no key %s; did you mean %s?", name, n)
@@ -31,7 +31,7 @@ func unknownKey(name string) string {
 	if best != "" {
 		return fmt.Sprintf("there is no key %s; did you mean %s?", name, best)
 	}
-	return fmt.Sprintf(`there is no key %s: "epcscf config" prints all that there are`, name)
+	return fmt.Sprintf("there is no key %s: %q prints all that there are", name, f.print)
 }
 
 func secretWord(word string) bool {
@@ -42,11 +42,11 @@ func secretWord(word string) bool {
 	return false
 }
 
-func keyNames() (names []string) {
-	for _, s := range sections {
+func (f *form) keyNames() (names []string) {
+	for _, s := range f.sections {
 		names = append(names, s.name)
 	}
-	for _, k := range table {
+	for _, k := range f.table {
 		names = append(names, k.name)
 	}
 	return names

@@ -57,6 +57,13 @@ func LoadCertificate(certFile, keyFile string, now time.Time) (*Certificate, err
 // Leaf is the certificate that is shown now.
 func (c *Certificate) Leaf() *x509.Certificate { return c.current.Load().Leaf }
 
+// ExpiresSoon reports whether somebody should look: one that is made for days is renewed
+// every day, one for months in its last weeks.
+func (c *Certificate) ExpiresSoon(now time.Time) bool {
+	leaf := c.Leaf()
+	return leaf.NotAfter.Sub(now) < min(expiresSoon, leaf.NotAfter.Sub(leaf.NotBefore)/3)
+}
+
 // get is for tls.Config.GetCertificate.
 func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current.Load(), nil
@@ -132,6 +139,8 @@ const (
 type shownCertificates struct {
 	parts []string
 	certs []*Certificate
+	// trusted are the authorities that a part takes certificates of.
+	trusted map[string]*Authorities
 }
 
 // showCertificates gathers a configuration's certificates and registers their metrics.
@@ -144,7 +153,19 @@ func showCertificates(cfg Config, reg prometheus.Registerer) *shownCertificates 
 	if cfg.CoreTLS != nil {
 		s.add("core", cfg.CoreTLS.Certificate, reg)
 	}
+	if cfg.Fleet != nil {
+		s.add("interface", cfg.Fleet.Certificate, reg)
+		s.trust("interface", cfg.Fleet.Authorities)
+	}
 	return s
+}
+
+// trust watches over the authorities of a part.
+func (s *shownCertificates) trust(part string, a *Authorities) {
+	if s.trusted == nil {
+		s.trusted = map[string]*Authorities{}
+	}
+	s.trusted[part] = a
 }
 
 func (s *shownCertificates) add(part string, c *Certificate, reg prometheus.Registerer) {
@@ -195,11 +216,20 @@ func (s *shownCertificates) reload(force bool, log *slog.Logger, now time.Time) 
 			log.Info("certificate renewed", "part", s.parts[i], "expires", c.Leaf().NotAfter)
 		}
 	}
+	for part, a := range s.trusted {
+		changed, err := a.Reload(force)
+		switch {
+		case err != nil:
+			log.Error("authorities not taken; those before are still trusted", "part", part, "err", err)
+		case changed:
+			log.Info("authorities changed", "part", part)
+		}
+	}
 }
 
 func (s *shownCertificates) warnOfExpiry(log *slog.Logger, now time.Time) {
 	for i, c := range s.certs {
-		if left := c.Leaf().NotAfter.Sub(now); left < expiresSoon {
+		if c.ExpiresSoon(now) {
 			log.Warn("certificate expires soon", "part", s.parts[i], "expires", c.Leaf().NotAfter)
 		}
 	}

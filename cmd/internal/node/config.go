@@ -37,7 +37,8 @@ type Config struct {
 	Page http.Handler
 
 	TURN  TURN
-	Relay *Relay // nil: a TURN server that is not ours serves TURN.URIs
+	Relay *Relay // nil: Fleet or a TURN server that is not ours serves
+	Fleet *Fleet // nil: no relay of ours is in another process
 
 	// Logger may be nil, for no log.
 	Logger *slog.Logger

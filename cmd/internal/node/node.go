@@ -19,7 +19,7 @@ import (
 
 	"epcscf/cmd/internal/proxyproto"
 	"epcscf/proxy"
-	"epcscf/store/bolt"
+	"epcscf/turncred/push"
 )
 
 // stopWithin is how long flows and requests have to end after the context did.
@@ -36,7 +36,8 @@ type Node struct {
 	misgreeted prometheus.Counter
 
 	turn        *turnSide
-	revocations *bolt.Store // nil: none are kept
+	revocations *revocationFile // nil: none are kept
+	journal     *journal        // nil: there is no fleet
 	proxy       *proxy.Proxy
 	https       http.Handler
 	admin       http.Handler
@@ -60,6 +61,9 @@ func newNode(cfg Config, s *sockets) (*Node, error) {
 	n := &Node{cfg: cfg, log: cfg.Logger, sockets: s}
 	var err error
 	if n.revocations, err = openRevocations(cfg.Relay, cfg.TURN.Deployment); err == nil {
+		n.journal, err = openJournal(cfg.Fleet, cfg.TURN.Deployment)
+	}
+	if err == nil {
 		err = n.wire(s.addresses())
 	}
 	if err != nil {
@@ -84,8 +88,7 @@ func (n *Node) wire(at Addresses) (err error) {
 	if err := CheckAdmin(cfg.Admin.AddrPort); err != nil {
 		return fmt.Errorf("%s %s: %w", cfg.Admin.From, cfg.Admin, err)
 	}
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg := newRegistry()
 	n.admin = adminHandler(reg, &n.ready)
 	n.shown = showCertificates(cfg, reg)
 	n.misgreeted = prometheus.NewCounter(prometheus.CounterOpts{
@@ -93,7 +96,7 @@ func (n *Node) wire(at Addresses) (err error) {
 	})
 	reg.MustRegister(n.misgreeted)
 
-	if n.turn, err = newTURNSide(cfg, at, reg); err != nil {
+	if n.turn, err = newTURNSide(cfg, at, n.journal, reg); err != nil {
 		return err
 	}
 	edge := cfg.Proxy
@@ -139,16 +142,12 @@ func (n *Node) Close() error {
 	if n.proxy != nil {
 		err = n.proxy.Close()
 	}
-	return errors.Join(err, n.closeTURN())
+	return errors.Join(err, n.closeTURN(), n.journal.close())
 }
 
 // closeTURN closes the relay, and then what it keeps its revocations in.
 func (n *Node) closeTURN() error {
-	err := n.turn.close()
-	if n.revocations != nil {
-		err = errors.Join(err, n.revocations.Close())
-	}
-	return err
+	return errors.Join(n.turn.close(), n.revocations.Close())
 }
 
 // ReloadCertificates reads the files again, whether they seem changed or not. A pair that
@@ -159,6 +158,15 @@ func (n *Node) ReloadCertificates() { n.shown.reload(true, n.log, time.Now()) }
 // Credentials that were made before stay good, those of approach 1 and tokens while their
 // key is among the keys.
 func (n *Node) SetTURN(next TURN) error { return n.turn.setAll(next) }
+
+// SetWeights takes the shares of the fleet's relays from now on.
+func (n *Node) SetWeights(relays []push.RelayConfig) {
+	for _, r := range relays {
+		if n.turn.fleet != nil {
+			n.turn.fleet.SetWeight(r.Name, r.Weight)
+		}
+	}
+}
 
 // Run serves until ctx ends, then turns readiness red, closes flows with 1001, allocations
 // and listeners, and returns nil. A part that fails ends the others, and its error is
@@ -187,7 +195,10 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return unlessClosed(admin.Serve(s.admin)) })
 	g.Go(func() error { n.shown.watch(ctx, n.log); return nil })
-	g.Go(func() error { n.pruneRevocations(ctx); return nil })
+	g.Go(func() error { n.revocations.prune(ctx, n.log); return nil })
+	if n.turn.fleet != nil {
+		g.Go(func() error { return n.turn.fleet.Run(ctx) })
+	}
 	n.ready.Store(true)
 	at := n.Addresses()
 	n.log.Info("serving", "https", at.Web, "turn", at.TURNUDP, "turns", at.TURNTLS, "core_side", at.Core, "admin", at.Admin, "approach", n.cfg.TURN.Approach)
@@ -203,7 +214,14 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	s.close()
-	return err
+	return errors.Join(err, n.journal.close())
+}
+
+// newRegistry has what every process says of itself.
+func newRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
 }
 
 // behindBalancers takes the word of the listed balancers for whom they speak for.

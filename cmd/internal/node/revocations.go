@@ -2,11 +2,10 @@ package node
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"epcscf/store"
@@ -16,22 +15,18 @@ import (
 
 // openRevocations opens the relay's file of revocations, where it has one, and gives it to
 // the relay. The caller closes what is returned, after the relay.
-func openRevocations(r *Relay, deployment turncred.Secret) (*bolt.Store, error) {
+func openRevocations(r *Relay, deployment turncred.Secret) (*revocationFile, error) {
 	if r == nil || r.Revocations.File == "" {
 		return nil, nil
 	}
-	fail := func(err error) (*bolt.Store, error) {
+	fail := func(err error) (*revocationFile, error) {
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%s %s: %w: name a file in a folder that this user may write", r.Revocations.From, r.Revocations.File, err)
 		}
 		return nil, fmt.Errorf("%s %s: %w", r.Revocations.From, r.Revocations.File, err)
 	}
 	// Revocations hold no secret, but the store wants a key for the rows that do.
-	key, err := hkdf.Key(sha256.New, deployment.Reveal(), nil, "revocations", 32)
-	if err != nil {
-		return fail(err)
-	}
-	keks, err := store.NewKEKs(store.KEK{ID: "deployment", Secret: turncred.NewSecret(key)})
+	keks, err := stateKEKs(deployment, "revocations")
 	if err != nil {
 		return fail(err)
 	}
@@ -40,15 +35,25 @@ func openRevocations(r *Relay, deployment turncred.Secret) (*bolt.Store, error) 
 		return fail(err)
 	}
 	r.Settings.Revocations = store.RevocationLog{Revocations: s}
-	return s, nil
+	return &revocationFile{s}, nil
+}
+
+// revocationFile is an open file of revocations; nil is none, and its Close does nothing.
+type revocationFile struct{ store *bolt.Store }
+
+func (f *revocationFile) Close() error {
+	if f == nil {
+		return nil
+	}
+	return f.store.Close()
 }
 
 // pruneEvery is how often the file forgets revocations that nothing is left for.
 const pruneEvery = 10 * time.Minute
 
-// pruneRevocations does so until ctx ends.
-func (n *Node) pruneRevocations(ctx context.Context) {
-	if n.revocations == nil {
+// prune does so until ctx ends.
+func (f *revocationFile) prune(ctx context.Context, log *slog.Logger) {
+	if f == nil {
 		return
 	}
 	tick := time.NewTicker(pruneEvery)
@@ -58,8 +63,8 @@ func (n *Node) pruneRevocations(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if _, err := n.revocations.Prune(ctx); err != nil && ctx.Err() == nil {
-				n.log.Warn("revocations that are over stay in their file", "err", err)
+			if _, err := f.store.Prune(ctx); err != nil && ctx.Err() == nil {
+				log.Warn("revocations that are over stay in their file", "err", err)
 			}
 		}
 	}

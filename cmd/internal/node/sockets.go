@@ -69,6 +69,9 @@ func (s *sockets) open(cfg Config) (err error) {
 		return err
 	}
 	s.admin = admin[0]
+	if !cfg.Core.IsValid() { // of a relay by itself
+		return nil
+	}
 	if s.coreUDP, s.coreTCP, err = listenBoth(cfg.Core); err != nil {
 		return err
 	}
@@ -86,10 +89,14 @@ func (s *sockets) close() {
 }
 
 func (s *sockets) addresses() Addresses {
-	return Addresses{
+	at := Addresses{
 		Web: listening(s.https), TURNTCP: listening(s.turnTCP), TURNTLS: listening(s.turnTLS), TURNUDP: bound(s.turnUDP),
-		Admin: addrPort(s.admin.Addr()), Core: addrPort(s.coreUDP.LocalAddr()),
+		Admin: addrPort(s.admin.Addr()),
 	}
+	if s.coreUDP != nil {
+		at.Core = addrPort(s.coreUDP.LocalAddr())
+	}
+	return at
 }
 
 func listening(all []net.Listener) (at []netip.AddrPort) {

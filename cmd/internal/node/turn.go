@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -36,10 +37,12 @@ type turnSide struct {
 	sink   push.Sink
 	maxTTL time.Duration
 	hash   sharedkey.Algorithm
-	tokens *tokenSide // nil: none are taken
+	tokens *tokenSide  // nil: none are taken
+	fleet  *push.Fleet // nil: no relay is in another process
 
 	issuer atomic.Pointer[turncred.Provisioner]
 	auth   atomic.Pointer[turncred.Authenticator]
+	kids   atomic.Pointer[[]turncred.KeyID] // of approach 1
 }
 
 var (
@@ -49,36 +52,35 @@ var (
 
 // newTURNSide wires both approaches into the relay, whichever the edge uses: a credential
 // that was made before a switch stays good until it expires.
-func newTURNSide(cfg Config, at Addresses, reg prometheus.Registerer) (*turnSide, error) {
-	codec, err := turncred.NewTidCodec(cfg.TURN.Deployment)
+func newTURNSide(cfg Config, at Addresses, j *journal, reg prometheus.Registerer) (*turnSide, error) {
+	t, err := newTURNBase(cfg.TURN)
 	if err != nil {
-		return nil, fmt.Errorf("deployment secret: %w", err)
-	}
-	t := &turnSide{
-		realm: cfg.TURN.Realm, codec: codec, uris: cfg.TURN.URIs, maxTTL: cfg.TURN.MaxTTL, hash: cfg.TURN.Hash,
-		table: push.NewTable(cfg.TURN.Realm, nil), sink: cfg.TURN.Sink,
-	}
-	if t.sink == nil {
-		t.sink = t.table
-	}
-	if t.tokens, err = newTokenSide(cfg.TURN); err != nil {
 		return nil, err
 	}
 	var revoker turncred.Revoker
-	if cfg.Relay != nil {
-		if t.relay, err = newRelay(cfg, at, t, reg); err != nil {
+	switch {
+	case cfg.Relay != nil:
+		if t.relay, err = newRelay(cfg.Relay, cfg.TURN.Realm, ownPorts(cfg, at), cfg.Logger, at, t, reg); err != nil {
 			return nil, err
 		}
 		revoker = t.relay
 		if len(t.uris) == 0 {
 			t.uris = turnURIs(cfg.Relay.PublicName, at)
 		}
-	} else {
+	case cfg.Fleet != nil:
+		if t.fleet, err = newFleet(cfg, j, reg); err != nil {
+			return nil, err
+		}
+		t.sink, revoker = t.fleet, t.fleet
+		for _, r := range cfg.Fleet.Relays {
+			t.uris = append(t.uris, r.URIs...)
+		}
+	default:
 		revoker = newUnheard(reg)
 		cfg.Logger.Warn("the TURN server is not ours: a revocation reaches nobody, a credential is good until it expires", "uris", t.uris)
 	}
 	if t.minter, err = turncred.NewMinter(turncred.MinterConfig{
-		Codec: codec, Realm: t.realm, URIs: t.uris, MaxTTL: cfg.TURN.MaxTTL, Order: cfg.TURN.Order, Revoker: revoker,
+		Codec: t.codec, Realm: t.realm, URIs: t.uris, MaxTTL: cfg.TURN.MaxTTL, Order: cfg.TURN.Order, Revoker: revoker,
 	}); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
@@ -88,9 +90,41 @@ func newTURNSide(cfg Config, at Addresses, reg prometheus.Registerer) (*turnSide
 	return t, nil
 }
 
-func newRelay(cfg Config, at Addresses, t *turnSide, reg prometheus.Registerer) (*relay.Server, error) {
-	set := cfg.Relay.Settings
-	set.Realm, set.Auth, set.Logger, set.Metrics = cfg.TURN.Realm, t, cfg.Logger, reg
+// newTURNBase is what edge and relay have in common.
+func newTURNBase(cfg TURN) (*turnSide, error) {
+	codec, err := turncred.NewTidCodec(cfg.Deployment)
+	if err != nil {
+		return nil, fmt.Errorf("deployment secret: %w", err)
+	}
+	t := &turnSide{
+		realm: cfg.Realm, codec: codec, uris: cfg.URIs, maxTTL: cfg.MaxTTL, hash: cfg.Hash,
+		table: push.NewTable(cfg.Realm, nil), sink: cfg.Sink,
+	}
+	if t.sink == nil {
+		t.sink = t.table
+	}
+	t.tokens, err = newTokenSide(cfg)
+	return t, err
+}
+
+// newRelaySide is the relay of a process of its own: it takes what edges elsewhere make.
+func newRelaySide(cfg RelayConfig, log *slog.Logger, at Addresses, reg prometheus.Registerer) (*turnSide, error) {
+	t, err := newTURNBase(cfg.TURN)
+	if err != nil {
+		return nil, err
+	}
+	if t.relay, err = newRelay(cfg.Relay, cfg.TURN.Realm, []netip.AddrPort{at.Admin}, log, at, t, reg); err != nil {
+		return nil, err
+	}
+	if err := t.setAuth(cfg.TURN.Keys); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
+}
+
+func newRelay(cfg *Relay, realm turncred.Realm, own []netip.AddrPort, log *slog.Logger, at Addresses, t *turnSide, reg prometheus.Registerer) (*relay.Server, error) {
+	set := cfg.Settings
+	set.Realm, set.Auth, set.Logger, set.Metrics = realm, t, log, reg
 	if t.tokens != nil {
 		set.Tokens = t.tokens
 	}
@@ -100,7 +134,7 @@ func newRelay(cfg Config, at Addresses, t *turnSide, reg prometheus.Registerer) 
 			break
 		}
 	}
-	set.DenyPeers = append(ownPorts(cfg, at), set.DenyPeers...)
+	set.DenyPeers = append(own, set.DenyPeers...)
 	srv, err := relay.New(set)
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
@@ -125,20 +159,20 @@ func (t *turnSide) setAll(next TURN) error {
 	return nil
 }
 
-// set takes the approach and the keys of approach 1 from now on.
+// set takes the approach and the keys of approach 1 from now on. Where the TURN side is a
+// relay by itself there is no approach to take.
 func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
-	ring, err := turncred.NewKeyRing(keys...)
-	if err != nil {
-		return err
+	if t.minter == nil {
+		return t.setAuth(keys)
 	}
-	shared, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: ring, Codec: t.codec, Realm: t.realm, MaxTTL: t.maxTTL, Algorithm: t.hash})
+	ring, err := turncred.NewKeyRing(keys...)
 	if err != nil {
 		return err
 	}
 	var issuer turncred.Provisioner
 	switch approach {
 	case turncred.ApproachPush:
-		if t.relay == nil {
+		if t.relay == nil && t.fleet == nil {
 			return errors.New("approach push gives credentials to our relay, which is off")
 		}
 		kid := pushKeyID
@@ -151,8 +185,28 @@ func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
 			return errors.New("approach shared-key wants a key")
 		}
 		issuer = sharedkey.NewIssuer(t.minter, ring, t.hash)
+		if t.fleet != nil {
+			issuer = chosen{issuer, t.fleet}
+		}
 	default:
 		_, err := turncred.ParseApproach(string(approach))
+		return err
+	}
+	if err := t.setAuth(keys); err != nil {
+		return err
+	}
+	t.issuer.Store(&issuer)
+	return nil
+}
+
+// setAuth takes the keys of approach 1 from now on, for what the relay is shown.
+func (t *turnSide) setAuth(keys []turncred.Key) error {
+	ring, err := turncred.NewKeyRing(keys...)
+	if err != nil {
+		return err
+	}
+	shared, err := sharedkey.NewAuthenticator(sharedkey.AuthenticatorConfig{Ring: ring, Codec: t.codec, Realm: t.realm, MaxTTL: t.maxTTL, Algorithm: t.hash})
+	if err != nil {
 		return err
 	}
 	chain := turncred.Chain{t.table, shared}
@@ -160,10 +214,42 @@ func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
 		chain = append(chain, t.tokens)
 	}
 	auth := turncred.Authenticator(chain)
+	kids := make([]turncred.KeyID, len(keys))
+	for i, k := range keys {
+		kids[i] = k.ID
+	}
 	t.auth.Store(&auth)
-	t.issuer.Store(&issuer)
+	t.kids.Store(&kids)
 	return nil
 }
+
+// keyIDs are those of approach 1 that credentials may be made with.
+func (t *turnSide) keyIDs() []turncred.KeyID { return *t.kids.Load() }
+
+// chosen is a Provisioner of approach 1 before several relays: the credential is good at
+// each, and the WIC is told of those that it should use.
+type chosen struct {
+	turncred.Provisioner
+	fleet *push.Fleet
+}
+
+// Provision implements turncred.Provisioner.
+func (c chosen) Provision(ctx context.Context, r turncred.Request) (turncred.Credential, error) {
+	cred, err := c.Provisioner.Provision(ctx, r)
+	if err != nil {
+		return cred, err
+	}
+	if cred.URIs = c.fleet.URIs(cred.Identity.Subject, cred.Tid.KeyID()); len(cred.URIs) == 0 {
+		return turncred.Credential{}, &turncred.UnavailableError{
+			Reason: turncred.ReasonRelayUnreachable, RetryAfter: 30 * time.Second,
+			Err: fmt.Errorf("no relay has the key %s and takes new users", cred.Tid.KeyID()),
+		}
+	}
+	return cred, nil
+}
+
+// Immediate implements turncred.Immediate: the choice waits for nobody.
+func (c chosen) Immediate() bool { return true }
 
 // Immediate implements turncred.Immediate, as the approach in use does.
 func (t *turnSide) Immediate() bool {

@@ -34,7 +34,7 @@ func testConfig(relay *Relay) Config {
 
 func newTestTURN(t *testing.T, cfg Config) *turnSide {
 	t.Helper()
-	side, err := newTURNSide(cfg, Addresses{TURNUDP: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3478")}}, prometheus.NewRegistry())
+	side, err := newTURNSide(cfg, Addresses{TURNUDP: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3478")}}, nil, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,91 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"epcscf/store/bolt"
+	"epcscf/turncred"
+	"epcscf/turncred/push"
+)
+
+// Fleet are relays in processes of their own, which an edge gives credentials to.
+type Fleet struct {
+	Interface
+	Relays []push.RelayConfig
+	Spare  int    // how many relays beyond the chosen one get each credential
+	Region string // of this edge
+}
+
+// journal is what the fleet could not deliver, and this life of the edge.
+type journal struct {
+	store *bolt.Store
+	epoch uint64
+}
+
+// openJournal makes the edge's state directory and begins another life in it. It returns
+// nil where there is no fleet.
+func openJournal(f *Fleet, deployment turncred.Secret) (*journal, error) {
+	if f == nil {
+		return nil, nil
+	}
+	if err := f.makeStateDir(); err != nil {
+		return nil, err
+	}
+	fail := func(err error) (*journal, error) { return nil, fmt.Errorf("%s: %w", f.From, err) }
+	keks, err := stateKEKs(deployment, "journal")
+	if err != nil {
+		return fail(err)
+	}
+	// The journal first: its lock keeps a second process from the epoch.
+	s, err := bolt.Open(context.Background(), bolt.Config{File: filepath.Join(f.StateDir, "journal.db"), KEKs: keks})
+	if err != nil {
+		return fail(err)
+	}
+	epoch, err := push.NextEpoch(filepath.Join(f.StateDir, "epoch"), time.Now())
+	if err != nil {
+		return fail(errors.Join(err, s.Close()))
+	}
+	return &journal{s, epoch}, nil
+}
+
+func (j *journal) close() error {
+	if j == nil {
+		return nil
+	}
+	return j.store.Close()
+}
+
+// newFleet wires the relays; without a journal, to check the configuration only.
+func newFleet(cfg Config, j *journal, reg prometheus.Registerer) (*push.Fleet, error) {
+	f := cfg.Fleet
+	if err := f.CheckCertificate(push.RoleEdge); err != nil {
+		return nil, err
+	}
+	set := push.FleetConfig{
+		Domain: f.Domain, Name: f.Name, Epoch: 1, Keys: interfaceKeys{&f.Interface}, Relays: f.Relays, Spare: f.Spare, Region: f.Region,
+		Journal: unopenedJournal{}, Logger: cfg.Logger, Metrics: reg,
+	}
+	if j != nil {
+		set.Epoch, set.Journal = j.epoch, j.store.Journal()
+	}
+	return push.NewFleet(context.Background(), set)
+}
+
+// unopenedJournal is the journal of a fleet that never runs.
+type unopenedJournal struct{}
+
+func (unopenedJournal) Add(context.Context, string, turncred.Revocation) (uint64, error) {
+	return 0, errors.New("the journal is not open")
+}
+
+func (unopenedJournal) Done(context.Context, uint64) error { return nil }
+
+func (unopenedJournal) Pending(context.Context, func(uint64, string, turncred.Revocation) error) error {
+	return nil
+}
