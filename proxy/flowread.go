@@ -25,7 +25,7 @@ var longAgo = time.Unix(1, 0)
 // run starts reading. Close waits for the flow, which may be parked, until finish.
 func (f *Flow) run() {
 	f.p.work.Add(1) // within a goroutine of p.start, so Close cannot have ceased to wait
-	f.serve()
+	f.p.read(f)
 }
 
 // serve reads until nothing has come for a while, and then parks the flow, or until the
@@ -243,7 +243,7 @@ func (f *Flow) wakeReader() {
 func (f *Flow) wakeReaderLocked() {
 	if f.parked {
 		f.parked = false
-		f.p.work.Go(f.serve)
+		f.p.read(f)
 	}
 }
 

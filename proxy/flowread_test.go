@@ -392,10 +392,7 @@ func TestIdleFlowsHaveNoGoroutine(t *testing.T) {
 	for i := range n {
 		r.dialPieces(fmt.Sprint("u", i)).park()
 	}
-	eventually(t, "no reader", func() bool {
-		buf := make([]byte, 1<<20)
-		return strings.Count(string(buf[:runtime.Stack(buf, true)]), "(*Flow)") == 0
-	})
+	eventually(t, "no goroutine at any flow", func() bool { return strings.Count(stacks(), "(*Flow)") == 0 })
 }
 
 // memConn is a connection whose octets are there from the start.
@@ -503,4 +500,39 @@ func readAll(read func() (int, []byte, error)) (all []string, err error) {
 		}
 		all = append(all, fmt.Sprint(kind, " ", string(data)))
 	}
+}
+
+// TestReadersAreUsedAgain: more flows than readers that wait are woken, parked and woken
+// again, and few readers are left.
+func TestReadersAreUsedAgain(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("flows are parked on Linux only")
+	}
+	_, addr := startStub(t)
+	r := newRig(t, addr, nil)
+	all := make([]*pieceWIC, idleReaders+10)
+	for i := range all {
+		all[i] = r.dialPieces(fmt.Sprint("u", i))
+	}
+	for range 3 {
+		for _, w := range all {
+			w.write(frame(final|opText, "\r\n\r\n"))
+		}
+		for _, w := range all {
+			await(t, "an answer", w.frames)
+		}
+		for _, w := range all {
+			w.park()
+		}
+	}
+	eventually(t, "no more readers than may wait", func() bool {
+		n := strings.Count(stacks(), "(*Proxy).readOn(")
+		return n <= idleReaders && n == int(r.proxy.readers.idle.Load())
+	})
+}
+
+// stacks are those of all goroutines.
+func stacks() string {
+	buf := make([]byte, 4<<20)
+	return string(buf[:runtime.Stack(buf, true)])
 }

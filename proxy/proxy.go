@@ -49,6 +49,7 @@ type Proxy struct {
 
 	upgrader websocket.Upgrader
 	seed     maphash.Seed
+	readers  readers
 	polling  sync.Once // makes poller
 	poller   *poller   // nil: the reader of each flow waits itself
 
@@ -87,6 +88,7 @@ func New(cfg Config) (*Proxy, error) {
 	p.plain, p.secure = cfg.ownAddresses()
 	p.seed = maphash.MakeSeed()
 	p.flows.init()
+	p.readers.init()
 	p.dialogs.init(m.dialogs)
 	p.sources.init()
 	p.txs.init()
