@@ -91,6 +91,10 @@ type Config struct {
 	// the tokens of before are then refused with 403 as forged, not with 430 as gone.
 	FlowKey turncred.Secret
 
+	// Bearer takes access tokens in place of Digest (TS 33.203 X.3, X.4); nil: Bearer
+	// credentials are removed, and count for nothing.
+	Bearer *Bearer
+
 	Limits Limits
 
 	Logger  *slog.Logger          // default: discards
@@ -179,7 +183,7 @@ func (c *Config) check() error {
 			return err
 		}
 	}
-	if err := c.checkCore(); err != nil {
+	if err := errors.Join(c.checkCore(), c.Bearer.check()); err != nil {
 		return err
 	}
 	setDefault(&c.RouteMismatch, RouteReplace)

@@ -64,6 +64,10 @@ func (p *Proxy) provision(reg *Registration, life time.Duration) (sipext.TurnCre
 	if err != nil {
 		return p.noCredential(id, err)
 	}
+	if p.revoked.hasHeld(id.token) { // while it was made
+		p.start(func() { p.revoke(causeToken, reg.scope(false)) })
+		return unavailable(reasonNotAuthorized, 0), reasonNotAuthorized
+	}
 	if p.log.Enabled(ctx, slog.LevelInfo) {
 		p.log.Info("credential issued", "impu", string(reg.aor), "kid", string(c.Tid.KeyID()), "ttl", c.TTL)
 	}

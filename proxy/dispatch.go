@@ -101,6 +101,16 @@ func (p *Proxy) request(m *sipext.Message, req *sip.Request, from peer) {
 		// from a request that is no longer what was received.
 		t.answer(sip.StatusTrying, "Trying")
 	}
+	if from.flow != nil && p.cfg.Bearer != nil {
+		p.serveWithToken(t, m)
+		return
+	}
+	p.serve(t)
+}
+
+// serve does what a request asks for.
+func (p *Proxy) serve(t *serverTx) {
+	req, from := t.req, t.from
 	switch {
 	case from.flow == nil && p.events.forUs(t):
 	case from.flow == nil:

@@ -13,6 +13,7 @@
 //	Proxy.receive    receive.go      sipext.Scan checks it and types its rows
 //	Proxy.dispatch   dispatch.go     to its transaction, or to one of:
 //	 register        register.go     to the core with Path; 200: Registration, credential
+//	  byToken        bearer*.go      of a WIC that shows an access token in place of Digest
 //	  registering    registering.go  its transactions, and the next hop where one fails
 //	 request         dispatch.go     sipgo's parser sees only what Scan understood, its
 //	                                 transactions do the rest

@@ -32,6 +32,8 @@ const (
 	closedUnregister = "no-register"
 	closedUTF8       = "bad-utf8"
 	closedNetwork    = "deregistered" // by the core
+	closedToken      = "bad-token"
+	closedRevoked    = "revoked" // by the WAF
 )
 
 // Why a message was dropped without an answer.
@@ -52,7 +54,7 @@ var methodLabels = []string{
 
 var credentialLabels = []string{"issued", "relay-unreachable", "limit", "disabled", "not-authorized", "error"}
 
-var revocationLabels = []string{causeDeregistered, causeExpired, causeFlowLost, causeNetwork}
+var revocationLabels = []string{causeDeregistered, causeExpired, causeFlowLost, causeNetwork, causeToken}
 
 type metrics struct {
 	flows         prometheus.Gauge
@@ -69,6 +71,7 @@ type metrics struct {
 	credentials   *prometheus.CounterVec // result
 	revocations   *prometheus.CounterVec // cause, result
 	untold        prometheus.Gauge
+	tokens        *prometheus.CounterVec // result
 
 	regSubscriptions prometheus.Gauge
 	regSubscribes    *prometheus.CounterVec // result
@@ -122,6 +125,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		revocations:   counter("revocations_total", "Revocations told to the relay.", "cause", "result"),
 		untold:        prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_revocations_untold", Help: "Revocations that the relay has not heard yet."}),
 
+		tokens: counter("tokens_total", "Access tokens that WICs have shown, or should have.", "result"),
+
 		regSubscriptions: prometheus.NewGauge(prometheus.GaugeOpts{Name: "epcscf_regevent_subscriptions", Help: "Live subscriptions to registration state."}),
 		regSubscribes:    counter("regevent_subscribes_total", "Answers to subscriptions to registration state.", "result"),
 		regNotifies:      counter("regevent_notifies_total", "Notifications of registration state.", "result"),
@@ -136,7 +141,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	for _, c := range append(m.core.collectors(),
 		m.flows, m.registrations, m.upgrades, m.refused, m.closed, m.malformed, m.requests,
-		m.responses, m.answered, m.dropped, m.credentials, m.revocations, m.untold,
+		m.responses, m.answered, m.dropped, m.credentials, m.revocations, m.untold, m.tokens,
 		m.regSubscriptions, m.regSubscribes, m.regNotifies, m.networkEnds,
 		m.limited, m.released, m.dialogs,
 	) {
@@ -155,13 +160,14 @@ func (m *metrics) zero() {
 		}
 	}
 	each(m.refused, refusedTLS, refusedOrigin, refusedNoOrigin, refusedSubprotocol, refusedFlows, refusedAddress, refusedDraining, refusedHandshake)
-	each(m.closed, closedByPeer, closedShutdown, closedSlow, closedWrite, closedIdle, closedSlowWrite, closedFlood, closedOversize, closedMalformed, closedUnregister, closedUTF8, closedNetwork)
+	each(m.closed, closedByPeer, closedShutdown, closedSlow, closedWrite, closedIdle, closedSlowWrite, closedFlood, closedOversize, closedMalformed, closedUnregister, closedUTF8, closedNetwork, closedToken, closedRevoked)
 	each(m.dropped, dropStray, dropMalformed, dropUnroutable, dropBacklog, dropCoreInvalid)
 	each(m.regSubscribes, subscribeAccepted, subscribeRefused, subscribeFailed, subscribeLost)
 	each(m.regNotifies, notifyApplied, notifyStale, notifyMalformed, notifyUnknown)
 	each(m.networkEnds, string(eventShortened), string(eventExpired), string(eventDeactivated),
 		string(eventProbation), string(eventUnregistered), string(eventRejected))
 	each(m.limited, limitLabels...)
+	each(m.tokens, tokenLabels...)
 	for _, f := range sipext.Faults {
 		m.malformed.WithLabelValues(string(f))
 	}

@@ -38,6 +38,7 @@ type Proxy struct {
 	regs      bindingTable
 	registers registerTable
 	untold    untoldQueue
+	revoked   revokedTokens
 	events    regEvents
 	core      *coreLink
 	nextURI   hopURI // the first next hop

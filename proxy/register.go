@@ -91,8 +91,11 @@ func (p *Proxy) register(m *sipext.Message, f *Flow) error {
 	}
 	r := p.newRegistering(m, f, key)
 	r.aor, r.expires = id, -1
+	if p.cfg.Bearer != nil && p.registerByToken(r) {
+		return nil
+	}
 	if refusal := p.prepareRegister(r); refusal != nil {
-		r.answer(refusal.status, refusal.phrase, refusal.extra...)
+		r.refuse(refusal)
 		return nil
 	}
 	r.start()
@@ -121,7 +124,7 @@ func (p *Proxy) prepareRegister(r *registering) (refused *refusal) {
 		return &refusal{status: sip.StatusBadRequest, phrase: "Malformed " + sipext.TurnCredHeader}
 	}
 	var given []credentials
-	if r.who, given, err = p.cfg.takeClaim(req); err != nil {
+	if given, err = p.takeCredentials(r); err != nil {
 		return &refusal{status: sip.StatusBadRequest, phrase: "Malformed Authorization"}
 	}
 	r.contacts = contacts(req)
@@ -181,9 +184,11 @@ func (p *Proxy) finishRegister(r *registering, res *sipext.Message, charging []s
 		case c.life <= 0:
 			p.unbind(r, c)
 		default:
-			if reg := p.bind(r, c, res, charging); bound == nil {
+			reg := p.bind(r, c, res, charging)
+			if bound == nil {
 				bound, left = reg, c.life
 			}
+			p.endIfRevoked(reg)
 		}
 	}
 	// Only a 200 that leaves a contact of this flow bound carries a credential.
@@ -233,7 +238,7 @@ func (r *registering) grant(res *sipext.Message) {
 				n = asked
 			}
 		}
-		c.life = time.Duration(n) * time.Second
+		c.life = r.withinToken(c, time.Duration(n)*time.Second)
 	}
 }
 
@@ -245,6 +250,7 @@ func (p *Proxy) bind(r *registering, c contact, res *sipext.Message, charging []
 		aor: r.aor, impi: p.impi(r, old), binding: c.binding(),
 		authorized: r.who.answered || old != nil && old.identity().authorized,
 		expires:    p.cfg.Now().Add(c.life),
+		token:      tokenFor(r.who, old),
 	}
 	grant := p.grantSum(c, res, charging)
 	if old != nil && p.regs.speaker(id.key()) == old && old.refresh(id, grant) {

@@ -40,6 +40,7 @@ type bindingIdentity struct {
 	binding    turncred.Binding
 	authorized bool // the core accepted an Authorization for it
 	expires    time.Time
+	token      *heldToken // that it stands on, and which it does not outlive; nil: none
 }
 
 func (r *Registration) identity() bindingIdentity {
@@ -197,6 +198,7 @@ func (r *Registration) expired() {
 	if r.p.regs.release(r) {
 		r.p.events.leave(r)
 		r.p.log.Info("registration expired", "flow", r.flow.id, "impu", string(r.aor))
+		r.p.endWithToken(r)
 		r.p.revoke(causeExpired, r.scope(false))
 	}
 }

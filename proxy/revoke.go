@@ -16,6 +16,7 @@ const (
 	causeExpired      = "expired"
 	causeFlowLost     = "flow-lost"
 	causeNetwork      = "network" // the core ended the registration (RFC 3680)
+	causeToken        = "token"   // the WAF revoked the token that the registration stood on
 )
 
 // What became of a revocation.

@@ -101,7 +101,8 @@ func withoutKeys(value string) string {
 // claim is who a REGISTER says to be: worth something once the core has accepted it.
 type claim struct {
 	impi     turncred.IMPI // "" where there is no Digest username
-	answered bool          // with the response to a challenge
+	answered bool          // with the response to a challenge, or a token
+	token    *heldToken    // that it has shown; nil: none
 }
 
 // takeClaim reads the Authorization of a REGISTER and takes it off, for authorize to write
@@ -166,12 +167,12 @@ func (c *Config) protection(f *Flow, cred credentials, to IMPU) string {
 }
 
 // authenticated reports whether the core has accepted id's Authorization over this flow,
-// for that public identity.
+// for that public identity. Our own word for a token is none.
 func (f *Flow) authenticated(id turncred.IMPI, to IMPU) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return id != "" && slices.ContainsFunc(f.regs, func(r *Registration) bool {
 		i := r.identity()
-		return i.authorized && i.impi == id && r.speaksFor(to)
+		return i.authorized && i.token == nil && i.impi == id && r.speaksFor(to)
 	})
 }
