@@ -48,12 +48,18 @@ func operate(t *testing.T, change func(yaml string) string, args ...string) *ser
 func operateIn(t *testing.T, dir string, secrets map[string]string, change func(yaml string) string, args ...string) *served {
 	t.Helper()
 	s := prepare(t, dir, secrets, change)
+	s.start(t, args...)
+	return s
+}
+
+// start starts the server in its folder.
+func (s *served) start(t *testing.T, args ...string) {
+	t.Helper()
 	ctx, term := context.WithCancel(context.Background())
 	s.term = term
 	go func() { s.exit <- run(ctx, append([]string{"serve", "-c", s.file}, args...), s.out, s.log) }()
 	t.Cleanup(func() { s.end(t) })
 	s.eventually(t, "it is ready", s.ready)
-	return s
 }
 
 // prepare writes an operator's folder, and starts the core that its server will reach.

@@ -47,12 +47,12 @@ var usernameEncoding = base64.RawURLEncoding.Strict()
 // takes all of a user's bindings reaches it. Safe for concurrent use.
 type Issuer struct {
 	*turncred.Minter
-	ring       *KeyRing
 	serverName string
+	maxUses    uint64 // of a key by this process; MaxUses but in tests
 
-	mu      sync.Mutex // guards sealers
-	sealers map[*ringKey]*Sealer
-	maxUses uint64 // of a key by this process; MaxUses but in tests
+	mu      sync.Mutex // guards the fields below
+	ring    *KeyRing
+	sealers map[turncred.KeyID]*Sealer
 }
 
 // MaxUses is how many tokens a process makes with one key, after which the next key of the
@@ -67,7 +67,15 @@ func NewIssuer(m *turncred.Minter, ring *KeyRing, serverName string) (*Issuer, e
 	if m == nil || ring == nil || serverName == "" {
 		return nil, errors.New("token: minter, ring and server name must be set")
 	}
-	return &Issuer{Minter: m, ring: ring, serverName: serverName, sealers: map[*ringKey]*Sealer{}, maxUses: MaxUses}, nil
+	return &Issuer{Minter: m, ring: ring, serverName: serverName, sealers: map[turncred.KeyID]*Sealer{}, maxUses: MaxUses}, nil
+}
+
+// Use takes the keys of a new ring from now on. What was made with a key counts on where the
+// ring has it again.
+func (i *Issuer) Use(ring *KeyRing) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.ring = ring
 }
 
 // Issue makes a token for r's user; it computes and never waits. The error is, or wraps,
@@ -99,7 +107,10 @@ func (i *Issuer) Issue(r turncred.Request) (Token, error) {
 // RevokeToken takes back one token, whoever brings it. What is no token of this server and of
 // our keys is passed over. The error is a *turncred.RevokeError.
 func (i *Issuer) RevokeToken(ctx context.Context, raw []byte) error {
-	for _, k := range i.ring.order {
+	i.mu.Lock()
+	keys := i.ring.order
+	i.mu.Unlock()
+	for _, k := range keys {
 		if k.Foreign {
 			continue
 		}
@@ -114,14 +125,14 @@ func (i *Issuer) RevokeToken(ctx context.Context, raw []byte) error {
 func (i *Issuer) sealer(now time.Time) (*ringKey, *Sealer, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	k, err := i.ring.issuing(now, func(k *ringKey) bool { return i.sealers[k] == nil || i.sealers[k].uses < i.maxUses })
+	k, err := i.ring.issuing(now, func(k *ringKey) bool { s := i.sealers[k.ID]; return s == nil || s.uses < i.maxUses })
 	if err != nil {
 		return nil, nil, err
 	}
-	s := i.sealers[k]
-	if s == nil {
+	s := i.sealers[k.ID]
+	if s == nil || s.key != k && !s.key.Secret.Equal(k.Secret) {
 		s = &Sealer{key: k, serverName: i.serverName}
-		i.sealers[k] = s
+		i.sealers[k.ID] = s
 	}
 	s.uses++
 	return k, s, nil

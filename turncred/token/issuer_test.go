@@ -233,6 +233,22 @@ func TestAKeyIsReplacedBeforeItIsUsedUp(t *testing.T) {
 	if used["k1"] != 100 || used["k2"] != 100 {
 		t.Errorf("uses %v, want 100 of each", used)
 	}
+	ring := func(keys ...Key) *KeyRing {
+		t.Helper()
+		r, err := NewKeyRing(keys...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	i.Use(ring(Key{ID: "k1", Secret: secretK})) // a reload makes no key fresh
+	if _, err := i.Issue(turncred.Request{IMPI: "alice@ims.test", Life: time.Minute}); !errors.Is(err, ErrNoKey) {
+		t.Errorf("the same key in another ring: %v, want ErrNoKey", err)
+	}
+	i.Use(ring(Key{ID: "k3", Secret: turncred.NewSecret(bytes.Repeat([]byte{3}, 32))}))
+	if tok, err := i.Issue(turncred.Request{IMPI: "alice@ims.test", Life: time.Minute}); err != nil || tok.KeyID != "k3" {
+		t.Errorf("another key: %v, %v", tok.KeyID, err)
+	}
 	if 8*MaxUses > 1<<32 {
 		t.Errorf("MaxUses is %d: eight processes exceed 2^32", MaxUses)
 	}

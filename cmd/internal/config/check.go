@@ -25,6 +25,7 @@ func (f *File) check() {
 	f.checkStore()
 	f.checkCertificates()
 	f.checkCoreTLS()
+	f.checkWAF()
 	f.checkSockets()
 	if len(f.faults) > 0 {
 		return
@@ -165,6 +166,9 @@ func (f *File) checkSockets() {
 	tcp := slices.Concat(f.node.Listen, []node.Address{f.node.Admin, f.node.Core})
 	if f.node.CoreTLS != nil {
 		tcp = append(tcp, f.node.CoreTLS.Listen)
+	}
+	if f.node.WAF != nil {
+		tcp = append(tcp, f.node.WAF.Listen)
 	}
 	udp := []node.Address{f.node.Core}
 	if f.relayOn {

@@ -16,6 +16,7 @@ import (
 
 	"epcscf/cmd/internal/node"
 	"epcscf/turncred"
+	"epcscf/waf"
 )
 
 // maxFile bounds a configuration file; ours has some 100 lines.
@@ -45,6 +46,12 @@ type File struct {
 	coreTLSPort                               uint16
 	store                                     node.Store
 	storeFiles                                storeFiles
+
+	wafOn             bool
+	waf               node.WAF
+	wafTLS            pairFiles
+	wafProvider       waf.ProviderConfig
+	wafProviderSecret string // file name
 
 	at     map[string]place  // of keys and sections that the file has
 	raw    map[string]string // the values as written

@@ -157,6 +157,9 @@ func showCertificates(cfg Config, reg prometheus.Registerer) *shownCertificates 
 		s.add("interface", cfg.Fleet.Certificate, reg)
 		s.trust("interface", cfg.Fleet.Authorities)
 	}
+	if cfg.WAF != nil && cfg.WAF.Certificate != cfg.Certificate {
+		s.add("waf", cfg.WAF.Certificate, reg)
+	}
 	return s
 }
 

@@ -36,6 +36,7 @@ type Config struct {
 	// Page is served where no WebSocket is asked for; nil: nothing is.
 	Page http.Handler
 
+	WAF   *WAF // nil: no authorization server
 	TURN  TURN
 	Relay *Relay // nil: Fleet or a TURN server that is not ours serves
 	Fleet *Fleet // nil: no relay of ours is in another process

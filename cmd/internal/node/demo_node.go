@@ -24,7 +24,6 @@ type DemoNode struct {
 	core *minicore.Core // nil where another core serves
 	udp  net.PacketConn // the miniature core's
 	tcp  net.Listener
-	waf  *demoWAF // nil: none
 }
 
 // ListenDemo checks d, prepares the data directory, opens every socket and wires the
@@ -69,22 +68,12 @@ func (n *DemoNode) listen(d Demo, sec secrets, pki *localPKI) error {
 	cfg := d.node(sec, pki)
 	cfg.Proxy.NextHops = []proxy.NextHop{next}
 	cfg.Proxy.Core.FollowServiceRoute = true
-	if d.WAFListen.IsValid() {
-		if cfg.TURN.Tokens, err = demoTokens(d); err != nil {
-			return err
-		}
+	if err := d.addWAF(&cfg); err != nil {
+		return err
 	}
 	s, err := openSockets(cfg)
 	if err != nil {
 		return err
-	}
-	web, err := s.listenWAF(d)
-	if err != nil {
-		s.close()
-		return err
-	}
-	if web != nil { // no peer, as little as the other listeners
-		cfg.Relay.Settings.DenyPeers = append(cfg.Relay.Settings.DenyPeers, addrPort(web.Addr()))
 	}
 	n.info = d.info(s.addresses(), pki, sec, next)
 	cfg.Proxy.Origins = n.info.origins()
@@ -99,14 +88,10 @@ func (n *DemoNode) listen(d Demo, sec secrets, pki *localPKI) error {
 		return err
 	}
 	n.info.TURNURIs = n.TURNURIs()
-	if web == nil {
+	if n.waf == nil {
 		return nil
 	}
-	if n.waf, err = newDemoWAF(context.Background(), d, n, web, sec); err != nil {
-		return err
-	}
-	n.info.WAF, n.info.WAFClient, n.info.WAFAccess = n.waf.issuer, demoClient, n.waf.access
-	return nil
+	return n.fillWAF(context.Background(), d, sec)
 }
 
 // nextHop returns where requests go: the given core, or a miniature one that is reached
@@ -133,9 +118,6 @@ func (n *DemoNode) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if n.core != nil {
 		g.Go(func() error { return n.core.Serve(ctx, n.udp, n.tcp) })
-	}
-	if n.waf != nil {
-		n.waf.serve(ctx, g)
 	}
 	g.Go(func() error { return n.Node.Run(ctx) })
 	return g.Wait()

@@ -38,6 +38,7 @@ type Node struct {
 	turn        *turnSide
 	revocations *revocationFile // nil: none are kept
 	journal     *journal        // nil: there is no fleet
+	waf         *wafSide        // nil: there is none
 	proxy       *proxy.Proxy
 	https       http.Handler
 	admin       http.Handler
@@ -79,6 +80,9 @@ func Check(cfg Config) error {
 	if r := cfg.Relay; r != nil {
 		at.TURNUDP, at.TURNTCP, at.TURNTLS = unopened(r.UDP), unopened(r.TCP), unopened(r.TLS)
 	}
+	if cfg.WAF != nil {
+		at.WAF = unopened([]Address{cfg.WAF.Listen})
+	}
 	n := &Node{cfg: cfg, log: cfg.Logger, sockets: &sockets{}}
 	return errors.Join(n.wire(at), n.Close())
 }
@@ -107,6 +111,9 @@ func (n *Node) wire(at Addresses) (err error) {
 	}
 	if n.proxy, err = proxy.New(edge); err != nil {
 		return fmt.Errorf("edge: %w", err)
+	}
+	if n.waf, err = newWAFSide(n, at, reg); err != nil {
+		return err
 	}
 	n.https = n.proxy
 	if cfg.Page != nil {
@@ -142,7 +149,7 @@ func (n *Node) Close() error {
 	if n.proxy != nil {
 		err = n.proxy.Close()
 	}
-	return errors.Join(err, n.closeTURN(), n.journal.close())
+	return errors.Join(err, n.waf.close(), n.closeTURN(), n.journal.close())
 }
 
 // closeTURN closes the relay, and then what it keeps its revocations in.
@@ -157,7 +164,12 @@ func (n *Node) ReloadCertificates() { n.shown.reload(true, n.log, time.Now()) }
 // SetTURN takes the approach of next and its keys, of approach 1 and of tokens, from now on.
 // Credentials that were made before stay good, those of approach 1 and tokens while their
 // key is among the keys.
-func (n *Node) SetTURN(next TURN) error { return n.turn.setAll(next) }
+func (n *Node) SetTURN(next TURN) error {
+	if err := n.turn.setAll(next); err != nil {
+		return err
+	}
+	return n.waf.use(next.Tokens)
+}
 
 // SetWeights takes the shares of the fleet's relays from now on.
 func (n *Node) SetWeights(relays []push.RelayConfig) {
@@ -199,6 +211,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.turn.fleet != nil {
 		g.Go(func() error { return n.turn.fleet.Run(ctx) })
 	}
+	n.serveWAF(ctx, g)
 	n.ready.Store(true)
 	at := n.Addresses()
 	n.log.Info("serving", "https", at.Web, "turn", at.TURNUDP, "turns", at.TURNTLS, "core_side", at.Core, "admin", at.Admin, "approach", n.cfg.TURN.Approach)
@@ -214,7 +227,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	s.close()
-	return errors.Join(err, n.journal.close())
+	return errors.Join(err, n.waf.close(), n.journal.close())
 }
 
 // newRegistry has what every process says of itself.

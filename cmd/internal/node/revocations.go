@@ -48,14 +48,20 @@ func (f *revocationFile) Close() error {
 	return f.store.Close()
 }
 
-// pruneEvery is how often the file forgets revocations that nothing is left for.
+// prune has the file forget what nothing is left for, until ctx ends.
+func (f *revocationFile) prune(ctx context.Context, log *slog.Logger) {
+	if f != nil {
+		prune(ctx, f.store, log)
+	}
+}
+
+// pruneEvery is how often a store forgets what is over.
 const pruneEvery = 10 * time.Minute
 
-// prune does so until ctx ends.
-func (f *revocationFile) prune(ctx context.Context, log *slog.Logger) {
-	if f == nil {
-		return
-	}
+// prune has a store forget what is over, until ctx ends.
+func prune(ctx context.Context, s interface {
+	Prune(context.Context) (int, error)
+}, log *slog.Logger) {
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
 	for {
@@ -63,8 +69,8 @@ func (f *revocationFile) prune(ctx context.Context, log *slog.Logger) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if _, err := f.store.Prune(ctx); err != nil && ctx.Err() == nil {
-				log.Warn("revocations that are over stay in their file", "err", err)
+			if _, err := s.Prune(ctx); err != nil && ctx.Err() == nil {
+				log.Warn("what is over stays in the store", "err", err)
 			}
 		}
 	}

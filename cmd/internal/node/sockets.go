@@ -23,6 +23,7 @@ type sockets struct {
 	coreUDP          net.PacketConn
 	coreTCP          net.Listener
 	coreTLS          []net.Listener // one, or none
+	waf              []net.Listener // one, or none
 
 	all []io.Closer
 }
@@ -32,6 +33,7 @@ type Addresses struct {
 	Web                       []netip.AddrPort
 	TURNUDP, TURNTCP, TURNTLS []netip.AddrPort
 	Admin, Core               netip.AddrPort
+	WAF                       []netip.AddrPort // one, or none
 }
 
 func openSockets(cfg Config) (*sockets, error) {
@@ -76,6 +78,11 @@ func (s *sockets) open(cfg Config) (err error) {
 		return err
 	}
 	s.all = append(s.all, s.coreUDP, s.coreTCP)
+	if cfg.WAF != nil {
+		if s.waf, err = s.listenTCP(cfg.WAF.Listen); err != nil {
+			return err
+		}
+	}
 	if cfg.CoreTLS != nil {
 		s.coreTLS, err = s.listenTCP(cfg.CoreTLS.Listen)
 	}
@@ -91,7 +98,7 @@ func (s *sockets) close() {
 func (s *sockets) addresses() Addresses {
 	at := Addresses{
 		Web: listening(s.https), TURNTCP: listening(s.turnTCP), TURNTLS: listening(s.turnTLS), TURNUDP: bound(s.turnUDP),
-		Admin: addrPort(s.admin.Addr()),
+		Admin: addrPort(s.admin.Addr()), WAF: listening(s.waf),
 	}
 	if s.coreUDP != nil {
 		at.Core = addrPort(s.coreUDP.LocalAddr())

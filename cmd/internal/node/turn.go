@@ -294,7 +294,7 @@ func (t *turnSide) close() error {
 
 // ownPorts are never peers, whatever is opened. The relay knows its own listeners.
 func ownPorts(cfg Config, at Addresses) []netip.AddrPort {
-	ports := append([]netip.AddrPort{at.Admin, at.Core}, at.Web...)
+	ports := append(append([]netip.AddrPort{at.Admin, at.Core}, at.Web...), at.WAF...)
 	if cfg.CoreTLS != nil {
 		ports = append(ports, cfg.CoreTLS.Listen.AddrPort)
 	}

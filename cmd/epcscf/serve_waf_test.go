@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"epcscf/internal/realpart"
+)
+
+// TestServeWAF: what the commands added before is served, and the tokens are good at the
+// relay; with another key of the relay's too, after SIGHUP.
+func TestServeWAF(t *testing.T) {
+	uclient := realpart.Program(t, "turnutils_uclient", "coturn")
+	addr := freeAddr(t)
+	s := prepare(t, t.TempDir(), map[string]string{
+		"kek.key": strings.Repeat("s", 32), "t2.key": base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("2"), 32)),
+	}, func(yaml string) string {
+		return yaml + "store: {kind: bolt, file: epcscf.db, kek_file: kek.key}\n" +
+			"waf: {enabled: true, listen: \"" + addr + "\", issuer: \"https://" + addr + "\"}\n" +
+			"tokens:\n  server_name: turn.ims.test\n  keys:\n    - {kid: t1, file: t1.key}\n"
+	})
+	command := func(args ...string) string {
+		t.Helper()
+		var out bytes.Buffer
+		if code := run(t.Context(), append([]string{"waf", "-c", s.file}, args...), &out, &out); code != 0 {
+			t.Fatalf("%q exits with %d: %s", args, code, out.String())
+		}
+		return out.String()
+	}
+	command("user", "add", "alice", "--impi", "alice@ims.test", "--impu", "sip:alice@ims.test", "--password-file", s.dir+"/alice.pw")
+	_, secret, _ := strings.Cut(strings.TrimSpace(command("client", "add", "--id", "wwsf", "--name", "Web", "--confidential", "--grant", "client_credentials", "--vouches")), "client_secret ")
+	s.start(t)
+
+	ca, err := os.ReadFile(s.ca.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	type answer struct {
+		AccessToken string `json:"access_token"`
+		TURN        struct {
+			Kid     string                                  `json:"kid"`
+			Servers []struct{ Username, Credential string } `json:"ice_servers"`
+		} `json:"turn"`
+	}
+	ask := func() (a answer) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+addr+"/token",
+			strings.NewReader(url.Values{"grant_type": {"client_credentials"}, "user": {"alice"}}.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.SetBasicAuth("wwsf", secret)
+		res, err := web.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = res.Body.Close() }()
+		if err := json.NewDecoder(res.Body).Decode(&a); err != nil || res.StatusCode != http.StatusOK || len(a.TURN.Servers) != 1 || a.AccessToken == "" {
+			t.Fatalf("token: %s, %v, %+v\n%s", res.Status, err, a, s.log)
+		}
+		return a
+	}
+	works := func(a answer) {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), uclient, "-u", a.TURN.Servers[0].Username, "-w", a.TURN.Servers[0].Credential, "-y", "-c", "-n", "5", "-m", "1", "-z", "5",
+			"-p", s.relayPort(t, "udp"), "127.0.0.1").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "tot_send_msgs=10, tot_recv_msgs=10") {
+			t.Errorf("turnutils_uclient: %v\n%s\n%s", err, out, s.log)
+		}
+	}
+	first := ask()
+	s.edit(t, "    - {kid: t1, file: t1.key}\n", "    - {kid: t1, file: t1.key}\n    - {kid: t2, file: t2.key, not_before: 2026-01-01T00:00:00Z}\n")
+	s.hangUp(t)
+	s.eventually(t, "the keys are taken", func() bool { return strings.Contains(s.log.String(), "[tokens.keys]") })
+	second := ask()
+	if first.TURN.Kid != "t1" || second.TURN.Kid != "t2" {
+		t.Errorf("tokens by %s, then by %s; want t1, then t2", first.TURN.Kid, second.TURN.Kid)
+	}
+	var both sync.WaitGroup
+	both.Go(func() { works(first) }) // its key is there still
+	both.Go(func() { works(second) })
+	both.Wait()
+	// The signing key outlives the process, and so do its tokens.
+	keys := func() string {
+		t.Helper()
+		res, err := web.Get("https://" + addr + "/jwks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = res.Body.Close() }()
+		var b bytes.Buffer
+		if _, err := b.ReadFrom(res.Body); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	before := keys()
+	if code := s.end(t); code != 0 {
+		t.Fatalf("ended with %d\n%s", code, s.log)
+	}
+	<-s.exit
+	s.start(t)
+	if after := keys(); after != before || !strings.Contains(before, "Ed25519") {
+		t.Errorf("keys %s, then %s", before, after)
+	}
+	for _, canary := range []string{secret, first.AccessToken, first.TURN.Servers[0].Credential} {
+		if strings.Contains(s.log.String(), canary) {
+			t.Error("the log shows a secret")
+		}
+	}
+}
