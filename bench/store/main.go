@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,7 +39,7 @@ func main() {
 func parse(args []string) (settings, error) {
 	var s settings
 	fs := flag.NewFlagSet("store", flag.ContinueOnError)
-	fs.StringVar(&s.only, "only", "", "measure only the stores whose name contains this")
+	fs.StringVar(&s.only, "only", "", "measure only these stores, by commas: none, wal, bolt, postgres")
 	fs.IntVar(&s.live, "live", 100_000, "live credentials that are there before; RESULTS.md has 1000000")
 	fs.IntVar(&s.rate, "rate", 2000, "credentials issued a second")
 	fs.DurationVar(&s.length, "length", 3*time.Second, "how long a store is measured in a round")
@@ -82,7 +83,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		}
 	}()
 	for _, k := range kinds {
-		if !strings.Contains(k.name, s.only) {
+		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), k.name) {
 			continue
 		}
 		c, err := k.open(ctx, dir)

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,7 @@ func TestPostgres(t *testing.T) {
 	t.Run("VersionBefore", func(t *testing.T) { testVersionBefore(t, c) })
 	t.Run("StatementsOfVersions", func(t *testing.T) { testStatementsOfVersions(t, c) })
 	t.Run("Schema", func(t *testing.T) { testSchema(t, c) })
+	t.Run("NodeRole", func(t *testing.T) { testNodeRole(t, c) })
 	t.Run("NoSecretInDump", func(t *testing.T) { testNoSecretInDump(t, c) })
 	t.Run("TLS", func(t *testing.T) { testTLS(t, c) })
 	t.Run("Outage", func(t *testing.T) { testOutage(t, c) })
@@ -190,6 +192,44 @@ func testSchema(t *testing.T, c cluster) {
 		}
 	}
 	open(t, url)
+}
+
+// testNodeRole: a node needs no right but to read and write rows, as the README grants them.
+func testNodeRole(t *testing.T, c cluster) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rights, _ := strings.Cut(string(readme), "```sql\n")
+	rights, _, found := strings.Cut(rights, "```")
+	if !found || !strings.Contains(rights, "grant ") {
+		t.Fatal("the README grants no rights")
+	}
+	name := c.database(t)
+	conn, err := pgx.Connect(t.Context(), c.URL(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Exec(t.Context(), rights)
+	if err := errors.Join(err, conn.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, strings.Replace(c.URL(name), "postgres@", "epcscf_node@", 1))
+	if err := storetest.PutCanaries(t.Context(), s); err != nil {
+		t.Error(err)
+	}
+	if err := s.AddRevocation(t.Context(), turncred.Revocation{Tid: "k1-x", Until: time.Now()}); err != nil {
+		t.Error(err)
+	}
+	if err := s.Record(t.Context(), store.Event{Action: "test"}); err != nil {
+		t.Error(err)
+	}
+	if n, err := s.Prune(t.Context()); n != 1 || err != nil {
+		t.Errorf("Prune = %d, %v, want 1", n, err)
+	}
+	if _, err := s.pool.Exec(t.Context(), "create table x ()"); err == nil {
+		t.Error("a node may change the schema")
+	}
 }
 
 func testNoSecretInDump(t *testing.T, c cluster) {
