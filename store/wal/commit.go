@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -25,7 +26,7 @@ func (l *Log) commit(batches [][]push.Record) []error {
 		return fail(l.broken)
 	}
 	if l.full() {
-		if err := l.nextSegment(); err != nil {
+		if err := l.nextSegment(0); err != nil {
 			return fail(err)
 		}
 		l.looked = time.Time{}
@@ -68,19 +69,11 @@ func (l *Log) full() bool {
 		l.active.kek != l.cfg.KEKs.Current()
 }
 
-// append writes and syncs. What could not be written whole is taken back; where that, or
-// the sync, fails, nobody knows what the file holds, and the log takes no more: after a
-// failed fsync a second one may well succeed and lie.
+// append writes and syncs. What could not be written whole is overwritten by the next. Where
+// the sync fails nobody knows what the file holds, and the log takes no more: after a failed
+// fsync a second one may well succeed and lie.
 func (l *Log) append(frames []byte) error {
-	n, err := l.out.Write(frames)
-	if err != nil {
-		if n > 0 {
-			if _, serr := l.out.Seek(l.active.size, 0); serr != nil {
-				l.broken = serr
-			} else if terr := l.out.Truncate(l.active.size); terr != nil {
-				l.broken = terr
-			}
-		}
+	if _, err := l.out.WriteAt(frames, l.active.size); err != nil {
 		return err
 	}
 	if err := fdatasync(l.out); err != nil {
@@ -117,7 +110,28 @@ func (l *Log) sweepLoop() {
 				l.cfg.Logger.Warn("an old part of the credential log stays as it is", "file", seg.file, "err", err)
 			}
 		}
+		if err := l.makeSpare(); err != nil {
+			l.cfg.Logger.Warn("the next part of the credential log is not allocated beforehand", "err", err)
+		}
 	}
+}
+
+// makeSpare allocates the next segment, where none is waiting.
+func (l *Log) makeSpare() error {
+	l.mu.Lock()
+	there := l.spare != nil
+	l.mu.Unlock()
+	if there {
+		return nil
+	}
+	seg, out, err := create(filepath.Join(l.cfg.Dir, "spare"+temporarySuffix), l.cfg.KEKs, l.cfg.SegmentSize)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spare = &spare{seg, out}
+	return nil
 }
 
 func (l *Log) sweepSegment(seg *segment) error {

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -31,6 +32,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // errTorn says that a frame is not whole: a write that was never promised.
 var errTorn = errors.New("frame is cut off or damaged")
 
+// errZeros says that zeros stand where a frame would: what was allocated and not written.
+var errZeros = errors.New("no frame")
+
 // appendFrame appends a frame whose payload is typ and then parts.
 func appendFrame(b []byte, typ byte, parts ...[]byte) []byte {
 	start := len(b)
@@ -46,7 +50,7 @@ func appendFrame(b []byte, typ byte, parts ...[]byte) []byte {
 }
 
 // readFrame reads one frame into buf, which it may grow, and returns its payload. The error
-// is io.EOF at the end, or errTorn.
+// is io.EOF at the end, errZeros or errTorn.
 func readFrame(r io.Reader, buf []byte) ([]byte, error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -56,7 +60,10 @@ func readFrame(r io.Reader, buf []byte) ([]byte, error) {
 		return buf, err
 	}
 	n := binary.BigEndian.Uint32(head[:])
-	if n == 0 || n > maxFrame { // zeros are what a file system leaves of a write that was lost
+	if head == [frameHead]byte{} {
+		return buf, errZeros
+	}
+	if n == 0 || n > maxFrame {
 		return buf, errTorn
 	}
 	if cap(buf) < int(n) {
@@ -73,6 +80,23 @@ func readFrame(r io.Reader, buf []byte) ([]byte, error) {
 		return buf, errTorn
 	}
 	return buf, nil
+}
+
+// onlyZeros reports whether nothing else is left in r.
+func onlyZeros(r io.Reader) (bool, error) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := r.Read(buf)
+		if len(bytes.Trim(buf[:n], "\x00")) > 0 {
+			return false, nil
+		}
+		if errors.Is(err, io.EOF) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
 }
 
 // appendRecord appends the frame of a sealed record: length (2), Tid, and what

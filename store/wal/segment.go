@@ -41,8 +41,10 @@ func (s *segment) dead(now time.Time) (n int) {
 	return n
 }
 
-// create makes the file of a segment, which exists before anything in it is promised.
-func create(file string, keks *store.KEKs) (*segment, *os.File, error) {
+// create makes the file of a segment, which exists before anything in it is promised. Up to
+// size it is written with zeros: what overwrites them changes no metadata, so its sync waits
+// for no journal of the file system, and so not for what others write.
+func create(file string, keks *store.KEKs, size int64) (*segment, *os.File, error) {
 	proof, err := keks.SealCheck()
 	if err != nil {
 		return nil, nil, err
@@ -53,6 +55,10 @@ func create(file string, keks *store.KEKs) (*segment, *os.File, error) {
 	}
 	head := appendProof([]byte(magic), proof)
 	_, err = f.Write(head)
+	zeros := make([]byte, min(max(size-int64(len(head)), 0), 1<<20))
+	for at := int64(len(head)); err == nil && at < size; at += int64(len(zeros)) {
+		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -93,10 +99,15 @@ func read(in *os.File, size int64, keks *store.KEKs, f func(payload []byte) erro
 	seg.kek, seg.size = proof.KEK, int64(len(magic)+frameHead+len(payload))
 	for {
 		payload, err = readFrame(r, payload)
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			return seg, nil
-		}
-		if err != nil {
+		case errors.Is(err, errZeros):
+			if rest, err := onlyZeros(r); err != nil || rest {
+				return seg, err
+			}
+			return seg, errTorn
+		case err != nil:
 			return seg, err
 		}
 		if err := f(payload); err != nil {
@@ -119,7 +130,7 @@ func compact(seg *segment, keks *store.KEKs, now time.Time) (*segment, error) {
 		return nil, err
 	}
 	temporary := seg.file + temporarySuffix
-	fresh, f, err := create(temporary, keks)
+	fresh, f, err := create(temporary, keks, 0)
 	if err != nil {
 		return nil, errors.Join(err, in.Close())
 	}

@@ -7,7 +7,8 @@
 //	"epcscf credential log 1\n" | frame of the KEK's proof | frames of records
 //	frame = length (4) | CRC-32C of the payload (4) | payload
 //
-// A new segment begins every few minutes, or when one is full. An old one is removed when
+// A segment is allocated before it is written, with zeros, which stand at its end until it is
+// full. A new one begins every few minutes, or when one is full. An old one is removed when
 // its last record has expired, and is rewritten by the side when half of them have, or when
 // they are under an older KEK: a write never waits for that. Where the process was killed in
 // a write the last segment ends within a frame, which was never promised and is cut off.
@@ -39,7 +40,7 @@ type Config struct {
 	Dir  string // made with mode 0700 where it is not there
 	KEKs *store.KEKs
 
-	SegmentSize int64            // bytes; default 64 MiB
+	SegmentSize int64            // bytes, allocated beforehand; default 16 MiB
 	SegmentAge  time.Duration    // default 10 min
 	Now         func() time.Time // default time.Now
 	Logger      *slog.Logger     // default: none
@@ -63,10 +64,17 @@ type Log struct {
 	mu     sync.Mutex // guards the fields below
 	active *segment
 	old    []*segment
+	spare  *spare // nil: the sweeper has yet to make one
 	closed bool
 }
 
 var _ push.CredentialLog = (*Log)(nil)
+
+// spare is a segment that has been allocated and waits for its turn.
+type spare struct {
+	*segment
+	out *os.File
+}
 
 const (
 	fileMode        = 0o600
@@ -84,7 +92,7 @@ func Open(cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("credential log %s: KEKs is not set", cfg.Dir)
 	}
 	if cfg.SegmentSize == 0 {
-		cfg.SegmentSize = 64 << 20
+		cfg.SegmentSize = 16 << 20
 	}
 	if cfg.SegmentAge == 0 {
 		cfg.SegmentAge = 10 * time.Minute
@@ -144,7 +152,7 @@ func (l *Log) open() (err error) {
 			l.old = append(l.old, seg)
 		}
 	}
-	return l.nextSegment()
+	return l.nextSegment(l.cfg.SegmentSize)
 }
 
 func lockDir(dir string) (*os.File, error) {
@@ -169,30 +177,45 @@ func (l *Log) readThrough(file string, last bool) (*segment, error) {
 	}
 	seg, err := read(in, 0, l.cfg.KEKs, func([]byte) error { return nil })
 	switch {
-	case !errors.Is(err, errTorn):
-		return seg, err
+	case err != nil && !errors.Is(err, errTorn):
+		return nil, err
+	case err == nil:
+		return seg, truncate(file, seg.size) // of what was allocated
 	case !last:
 		return nil, fmt.Errorf("%s: %w at byte %d: move the file away to start without it; the credentials in it are then unknown", file, store.ErrCorrupt, seg.size)
 	case seg.size == 0: // not even its head was written
 		return nil, os.Remove(file)
 	}
 	l.cfg.Logger.Warn("cut off what a crash left half-written", "file", file, "size", seg.size)
-	f, err := os.OpenFile(file, os.O_WRONLY, fileMode)
-	if err != nil {
-		return nil, err
-	}
-	return seg, errors.Join(f.Truncate(seg.size), f.Sync(), f.Close())
+	return seg, truncate(file, seg.size)
 }
 
-// nextSegment begins a segment. It is the writer's.
-func (l *Log) nextSegment() error {
-	l.serial++
-	seg, out, err := create(filepath.Join(l.cfg.Dir, fmt.Sprintf("%016x"+segmentSuffix, l.serial)), l.cfg.KEKs)
+// truncate cuts a file that is longer.
+func truncate(file string, size int64) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, fileMode)
 	if err != nil {
 		return err
 	}
-	if l.out != nil {
-		err = l.out.Close()
+	fi, err := f.Stat()
+	if err == nil && fi.Size() > size {
+		err = errors.Join(f.Truncate(size), f.Sync())
+	}
+	return errors.Join(err, f.Close())
+}
+
+// nextSegment begins a segment. It is the writer's.
+func (l *Log) nextSegment(size int64) error {
+	file := filepath.Join(l.cfg.Dir, fmt.Sprintf("%016x"+segmentSuffix, l.serial+1))
+	seg, out, err := l.fromSpare(file)
+	if err == nil && seg == nil {
+		seg, out, err = create(file, l.cfg.KEKs, size)
+	}
+	if err != nil {
+		return err
+	}
+	l.serial++
+	if l.out != nil { // what was allocated and not needed goes
+		err = errors.Join(l.out.Truncate(l.active.size), l.out.Close())
 	}
 	l.out, l.began = out, l.cfg.Now()
 	l.mu.Lock()
@@ -202,6 +225,29 @@ func (l *Log) nextSegment() error {
 	}
 	l.active = seg
 	return err
+}
+
+// fromSpare gives the spare its name; the segment is nil where there is none of the right key.
+func (l *Log) fromSpare(file string) (*segment, *os.File, error) {
+	l.mu.Lock()
+	sp := l.spare
+	l.spare = nil
+	l.mu.Unlock()
+	if sp == nil {
+		return nil, nil, nil
+	}
+	if sp.kek != l.cfg.KEKs.Current() {
+		return nil, nil, errors.Join(sp.out.Close(), os.Remove(sp.file))
+	}
+	err := os.Rename(sp.file, file)
+	if err == nil {
+		err = syncDir(l.cfg.Dir)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, sp.out.Close())
+	}
+	sp.file = file
+	return sp.segment, sp.out, nil
 }
 
 // Put writes rs, and returns when they will survive a crash.
@@ -286,5 +332,9 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	close(l.sweep)
 	l.swept.Wait()
-	return errors.Join(l.out.Close(), l.lock.Close())
+	var err error
+	if l.spare != nil {
+		err = errors.Join(l.spare.out.Close(), os.Remove(l.spare.file))
+	}
+	return errors.Join(err, l.out.Close(), l.lock.Close())
 }
