@@ -266,7 +266,7 @@ func TestSegments(t *testing.T) {
 	f.reopen()
 	f.want("k1-a-90", "k1-c-95")
 	if left, _ := filepath.Glob(filepath.Join(f.cfg.Dir, "0*"+temporarySuffix)); len(left) > 0 {
-	// The spare is not left over: it waits.
+		// The spare is not left over: it waits.
 		t.Errorf("left over: %v", left)
 	}
 	f.clock.Pass(2 * time.Hour)
