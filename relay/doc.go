@@ -22,6 +22,11 @@
 // to allocation (flowtable.go), and each allocation's paths (paths.go): permissions and
 // channels. The data path only reads them.
 //
+// What becomes of an allocation goes through one queue to metrics, log and Config.Events
+// (event.go). A revocation holds at once (revoke.go), and succeeds when Config.Revocations
+// would have it after a crash too (revocationlog.go). Where edges are other processes, their
+// silence bounds how long an allocation outlives its credential (edgecontact.go).
+//
 // # Formats
 //
 // ChannelData (RFC 8656 §12.4), padded to four bytes on streams only:

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -122,6 +123,7 @@ func TestCoturnClient(t *testing.T) {
 	all = append(all,
 		clientOf{"REST secret, udp", w.udp, []string{"-c"}, secret}, clientOf{"REST secret, tcp", w.tcp, []string{"-c", "-t"}, secret},
 		clientOf{"DONT-FRAGMENT", w.udp, []string{"-c", "-s", "-g"}, password}, clientOf{"many clients", w.udp, []string{"-c", "-m", "40"}, password},
+		clientOf{"requests beyond need", w.udp, []string{"-c", "-G"}, password}, clientOf{"padded channels", w.udp, []string{"-c", "-D"}, password},
 		clientOf{"many tokens", w.udp, []string{"-c", "-m", "20"}, []string{"-J", "-u", "any", "-w", "any"}},
 	)
 	if at, ok := w.serveIPv6(t); ok {
@@ -134,10 +136,12 @@ func TestCoturnClient(t *testing.T) {
 // runClients runs them at once: each takes seconds to begin. What they send must come back.
 func runClients(t *testing.T, uclient string, all []clientOf) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // it never gives up by itself
+	defer cancel()
 	outs, cmds := make([]bytes.Buffer, len(all)), make([]*exec.Cmd, len(all))
 	for i, c := range all {
 		args := append([]string{"-y", "-n", "10", "-m", "2", "-z", "5", "-l", "171", "-p", strconv.Itoa(int(c.at.Port()))}, c.auth...)
-		cmds[i] = exec.CommandContext(t.Context(), uclient, append(append(args, c.args...), c.at.Addr().String())...)
+		cmds[i] = exec.CommandContext(ctx, uclient, append(append(args, c.args...), c.at.Addr().String())...)
 		cmds[i].Stdout, cmds[i].Stderr = &outs[i], &outs[i]
 		if err := cmds[i].Start(); err != nil {
 			t.Fatal(err)
