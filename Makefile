@@ -63,6 +63,7 @@ bench: ## run the benchmarks; what a registration, a relayed packet and a stored
 	$(GO) run ./bench/registration $(BENCH_ARGS)
 	$(GO) run ./bench/relay $(BENCH_ARGS)
 	$(GO) run ./bench/store $(BENCH_ARGS)
+	$(GO) run ./bench/push
 
 .PHONY: fmt
 fmt: ## format the Go files

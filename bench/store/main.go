@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"epcscf/bench/internal/latency"
 )
 
 // settings are the command line.
@@ -103,7 +105,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		_, _ = fmt.Fprintf(progress, "%s: %d credentials in %.1f s\n", k.name, s.live, time.Since(began).Seconds())
 	}
 	for round := range s.rounds {
-		sync, err := measureSync(dir)
+		sync, err := latency.Sync(dir)
 		if err != nil {
 			return err
 		}

@@ -3,17 +3,15 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"epcscf/bench/internal/latency"
 	"epcscf/store"
 	"epcscf/store/bolt"
 	"epcscf/store/wal"
@@ -40,16 +38,9 @@ type subject struct {
 
 // round is what one round measured.
 type round struct {
-	sync     spread // of fdatasync
-	put      spread
+	sync     latency.Spread // of fdatasync
+	put      latency.Spread
 	achieved float64 // a second
-}
-
-type spread struct{ p50, p99, max time.Duration }
-
-func spreadOf(ds []time.Duration) spread {
-	slices.Sort(ds)
-	return spread{ds[len(ds)/2], ds[len(ds)*99/100], ds[len(ds)-1]}
 }
 
 // errNotHere says that a kind of store cannot be measured on this machine.
@@ -226,61 +217,19 @@ func (c *subject) fill(ctx context.Context, s settings) error {
 	return errors.Join(g.Wait(), context.Cause(ctx))
 }
 
-// tick is how often what is due is issued: at 2,000 a second, two at a time.
-const tick = time.Millisecond
-
 // issue measures one round.
-func (c *subject) issue(ctx context.Context, s settings, sync spread) error {
+func (c *subject) issue(ctx context.Context, s settings, sync latency.Spread) error {
 	total := int(float64(s.rate) * s.length.Seconds())
 	rs, err := c.maker.next(total)
 	if err != nil {
 		return err
 	}
-	took := make([]time.Duration, total)
-	began := time.Now()
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	g, gctx := errgroup.WithContext(ctx)
-	for i := 0; i < total && gctx.Err() == nil; {
-		<-ticker.C
-		for ; i < total; i++ {
-			due := began.Add(time.Duration(i) * time.Second / time.Duration(s.rate))
-			if time.Now().Before(due) {
-				break
-			}
-			one, latency := rs[i:i+1], &took[i]
-			g.Go(func() error {
-				err := c.log.PutCredentials(gctx, one)
-				*latency = time.Since(due)
-				return err
-			})
-		}
-	}
-	if err := errors.Join(g.Wait(), context.Cause(ctx)); err != nil {
+	put, achieved, err := latency.Pace(ctx, s.rate, total, func(ctx context.Context, i int) error {
+		return c.log.PutCredentials(ctx, rs[i:i+1])
+	})
+	if err != nil {
 		return err
 	}
-	c.rounds = append(c.rounds, round{sync, spreadOf(took), float64(total) / time.Since(began).Seconds()})
+	c.rounds = append(c.rounds, round{sync, put, achieved})
 	return nil
-}
-
-// measureSync returns what one fdatasync of 4 KiB takes.
-func measureSync(dir string) (sp spread, err error) {
-	f, err := os.Create(filepath.Join(dir, "sync"))
-	if err != nil {
-		return sp, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	const n = 400
-	ds, page := make([]time.Duration, n), make([]byte, 4096)
-	for i := range ds {
-		began := time.Now()
-		if _, err := f.Write(page); err != nil {
-			return sp, err
-		}
-		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
-			return sp, fmt.Errorf("fdatasync: %w", err)
-		}
-		ds[i] = time.Since(began)
-	}
-	return spreadOf(ds), nil
 }

@@ -43,12 +43,12 @@ func print(ctx context.Context, out io.Writer, s settings, all []*subject) error
 				least = r.achieved
 			}
 		}
-		p99 := median(c.rounds, func(r round) time.Duration { return r.put.p99 })
-		sync99 := median(c.rounds, func(r round) time.Duration { return r.sync.p99 })
+		p99 := median(c.rounds, func(r round) time.Duration { return r.put.P99 })
+		sync99 := median(c.rounds, func(r round) time.Duration { return r.sync.P99 })
 		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.1f\t%s\t%s\t%.0f\t%d\t%.1f\t\n", c.name,
-			ms(median(c.rounds, func(r round) time.Duration { return r.put.p50 })), ms(p99),
-			ms(median(c.rounds, func(r round) time.Duration { return r.put.max })),
-			float64(p99)/float64(sync99), ms(median(c.rounds, func(r round) time.Duration { return r.sync.p50 })), ms(sync99),
+			ms(median(c.rounds, func(r round) time.Duration { return r.put.P50 })), ms(p99),
+			ms(median(c.rounds, func(r round) time.Duration { return r.put.Max })),
+			float64(p99)/float64(sync99), ms(median(c.rounds, func(r round) time.Duration { return r.sync.P50 })), ms(sync99),
 			least, size/int64(max(rows, 1)), load.Seconds())
 	}
 	return t.Flush()
