@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -167,3 +168,22 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestDescriptor: who waits for a connection by its descriptor gets that of the socket, and
+// of a connection that did not greet none.
+func TestDescriptor(t *testing.T) {
+	for greeting, want := range map[string]bool{string(header(commandProxy, familyTCP4, tcp4...)): true, "GET / HTTP/1.1\r\n\r\n": false} {
+		ours, theirs := net.Pipe()
+		go func() { _, _ = theirs.Write([]byte(greeting)) }()
+		raw, err := (&conn{Conn: withDescriptor{ours}}).SyscallConn()
+		if err != nil == want || raw != nil {
+			t.Errorf("greeted with %q: %v, %v; want a descriptor: %v", greeting, raw, err, want)
+		}
+		_, _ = ours.Close(), theirs.Close()
+	}
+}
+
+// withDescriptor has a descriptor, of nothing.
+type withDescriptor struct{ net.Conn }
+
+func (withDescriptor) SyscallConn() (syscall.RawConn, error) { return nil, nil }
