@@ -82,10 +82,16 @@ func (s *Server) ReturnIdentity(ctx context.Context, grantID string) error {
 	return s.revoke(ctx, &grant{id: grantID}, "registration ended")
 }
 
+// revokeTimeout bounds how long a revocation waits for relays and eP-CSCF.
+const revokeTimeout = 5 * time.Second
+
 // revoke ends a grant and all that came of it: here, at the relays and at the eP-CSCF. It
 // gives back what was on loan, but only when all of them know: while one does not, the loan
 // lasts as long as the token. All is tried, whatever fails.
 func (s *Server) revoke(ctx context.Context, g *grant, why string) error {
+	// A client that hangs up stops no revocation, and an edge that hangs delays none for long.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
+	defer cancel()
 	now := s.cfg.Now()
 	errs := []error{s.cfg.Records.RevokeFamily(ctx, g.id, now.Add(s.cfg.RefreshLife+s.cfg.Registration.Life+bearer.Leeway))}
 

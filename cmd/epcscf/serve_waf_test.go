@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -13,6 +14,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
 
 	"epcscf/internal/realpart"
 )
@@ -55,10 +59,9 @@ func TestServeWAF(t *testing.T) {
 			Servers []struct{ Username, Credential string } `json:"ice_servers"`
 		} `json:"turn"`
 	}
-	ask := func() (a answer) {
+	post := func(path string, form url.Values) *http.Response {
 		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+addr+"/token",
-			strings.NewReader(url.Values{"grant_type": {"client_credentials"}, "user": {"alice"}}.Encode()))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+addr+path, strings.NewReader(form.Encode()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,6 +71,11 @@ func TestServeWAF(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		return res
+	}
+	ask := func() (a answer) {
+		t.Helper()
+		res := post("/token", url.Values{"grant_type": {"client_credentials"}, "user": {"alice"}})
 		defer func() { _ = res.Body.Close() }()
 		if err := json.NewDecoder(res.Body).Decode(&a); err != nil || res.StatusCode != http.StatusOK || len(a.TURN.Servers) != 1 || a.AccessToken == "" {
 			t.Fatalf("token: %s, %v, %+v\n%s", res.Status, err, a, s.log)
@@ -94,6 +102,12 @@ func TestServeWAF(t *testing.T) {
 	both.Go(func() { works(first) }) // its key is there still
 	both.Go(func() { works(second) })
 	both.Wait()
+	s.registerByToken(t, first.AccessToken, addr, func() {
+		res := post("/revoke", url.Values{"token": {first.AccessToken}})
+		if _ = res.Body.Close(); res.StatusCode != http.StatusOK {
+			t.Errorf("revoke: %s", res.Status)
+		}
+	})
 	// The signing key outlives the process, and so do its tokens.
 	keys := func() string {
 		t.Helper()
@@ -120,6 +134,57 @@ func TestServeWAF(t *testing.T) {
 	for _, canary := range []string{secret, first.AccessToken, first.TURN.Servers[0].Credential} {
 		if strings.Contains(s.log.String(), canary) {
 			t.Error("the log shows a secret")
+		}
+	}
+}
+
+// registerByToken registers alice by a token of the WAF at addr, until revoke ends it. A
+// token that is no good is refused, and the answer says where to get one (RFC 8898 §2.2).
+func (s *served) registerByToken(t *testing.T, token, addr string, revoke func()) {
+	t.Helper()
+	ws, err := s.dial(t, serveOrigin, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cseq := 0
+	register := func(token string) string {
+		t.Helper()
+		cseq++
+		if err := ws.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, strings.ReplaceAll(`REGISTER sip:ims.test SIP/2.0
+Via: SIP/2.0/WSS x.invalid;branch=z9hG4bK%d
+Max-Forwards: 70
+From: <sip:alice@ims.test>;tag=1
+To: <sip:alice@ims.test>
+Call-ID: by-token
+CSeq: %d REGISTER
+Contact: <sip:alice@x.invalid;transport=ws>;expires=600
+Authorization: Bearer %s
+Content-Length: 0
+
+`, "\n", "\r\n"), cseq, cseq, token)); err != nil {
+			t.Fatal(err)
+		}
+		_ = ws.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, answer, err := ws.ReadMessage()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, s.log)
+		}
+		return string(answer)
+	}
+	if got := register(token + "x"); !strings.HasPrefix(got, "SIP/2.0 401") || !strings.Contains(got, `authz_server="https://`+addr+`"`) || !strings.Contains(got, "invalid_token") {
+		t.Errorf("a bad token: %s", got)
+	}
+	if got := register(token); !strings.HasPrefix(got, "SIP/2.0 200") {
+		t.Fatalf("register by token: %s\n%s", got, s.log)
+	}
+	revoke()
+	_ = ws.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for { // what comes before it, a NOTIFY for one, is as may be
+		if _, _, err := ws.ReadMessage(); err != nil {
+			if !websocket.IsCloseError(err, websocket.ClosePolicyViolation, websocket.CloseNormalClosure, websocket.CloseGoingAway) {
+				t.Errorf("after the revocation: %v", err)
+			}
+			return
 		}
 	}
 }

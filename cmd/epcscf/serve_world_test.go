@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -242,7 +243,7 @@ func freeAddr(t *testing.T) string {
 // startCore runs a miniature core until the test ends, and returns its address.
 func startCore(t *testing.T) string {
 	t.Helper()
-	core, err := minicore.New(minicore.Config{Domain: "ims.test", Users: map[string]turncred.Secret{"alice": turncred.NewSecret([]byte("password of alice"))}})
+	core, err := minicore.New(minicore.Config{Domain: "ims.test", TrustedEdges: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Users: map[string]turncred.Secret{"alice": turncred.NewSecret([]byte("password of alice"))}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,7 @@ func (n *DemoNode) nextHop(d Demo, sec secrets) (next proxy.NextHop, err error) 
 	if d.Core != nil {
 		return *d.Core, nil
 	}
-	if n.core, err = minicore.New(minicore.Config{Domain: d.Domain, Users: sec.users, Logger: d.Logger}); err != nil {
+	if n.core, err = minicore.New(minicore.Config{Domain: d.Domain, Users: sec.users, TrustedEdges: d.trusted(), Logger: d.Logger}); err != nil {
 		return next, fmt.Errorf("miniature core: %w", err)
 	}
 	at := Address{AddrPort: netip.AddrPortFrom(d.CoreListen.Addr(), 0), From: "miniature core"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -64,7 +65,17 @@ func (n *DemoNode) fillWAF(ctx context.Context, d Demo, sec secrets) (err error)
 	if err != nil {
 		return fmt.Errorf("WAF: %w", err)
 	}
-	n.info.WAF, n.info.WAFClient = n.waf.issuer, demoClient
+	n.info.WAF, n.info.WAFClient = n.waf.expected.Issuer, demoClient
 	n.info.WAFAccess, err = waf.NewInitialAccess(ctx, records, time.Now().Add(30*24*time.Hour))
 	return err
+}
+
+// trusted are the addresses whose word the miniature core takes that a user has been
+// authenticated: the edge's, where it takes the WAF's tokens. Whoever else can send from
+// there is trusted with it, which is why this is for a demo.
+func (d *Demo) trusted() []netip.Addr {
+	if !d.WAFListen.IsValid() {
+		return nil
+	}
+	return []netip.Addr{d.CoreListen.Addr().Unmap()}
 }

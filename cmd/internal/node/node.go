@@ -103,7 +103,13 @@ func (n *Node) wire(at Addresses) (err error) {
 	if n.turn, err = newTURNSide(cfg, at, n.journal, reg); err != nil {
 		return err
 	}
+	if n.waf, err = newWAFSide(n, at, reg); err != nil {
+		return err
+	}
 	edge := cfg.Proxy
+	if edge.Bearer, err = n.waf.bearer(cfg.WAF); err != nil {
+		return err
+	}
 	edge.CoreAddr, edge.Provisioner = at.Core, n.turn
 	edge.Logger, edge.Metrics = cfg.Logger, reg
 	if c := cfg.CoreTLS; c != nil {
@@ -111,9 +117,6 @@ func (n *Node) wire(at Addresses) (err error) {
 	}
 	if n.proxy, err = proxy.New(edge); err != nil {
 		return fmt.Errorf("edge: %w", err)
-	}
-	if n.waf, err = newWAFSide(n, at, reg); err != nil {
-		return err
 	}
 	n.https = n.proxy
 	if cfg.Page != nil {
