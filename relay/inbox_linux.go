@@ -14,33 +14,43 @@ const (
 	// legBatch is how many of them one relayed socket may bring before the others had their
 	// turn.
 	legBatch = 16
-	// slotLen is room for the longest datagram with what goes around it. It is no multiple
-	// of a page, so that the slots do not all compete for the same lines of a cache; pages
-	// that no datagram reached take no memory.
-	slotLen = headroom + largeDatagram + 1 + tailroom + 2600
+	// slotLen is room for what fits an Ethernet frame and for what goes around it.
+	// largeLen is room for the longest datagram: pages that none has reached take no memory.
+	slotLen  = headroom + smallDatagram + tailroom + 61
+	largeLen = headroom + largeDatagram + tailroom
 )
 
-// inbox receives datagrams in batches, each into a slot of its own behind headroom.
+// inbox receives datagrams in batches, each into a slot of its own behind headroom. The
+// slots are close together, since each page and each line of a cache costs time.
 type inbox struct {
-	room  []byte
+	room  []byte // slots
+	large []byte // where the rest goes of a datagram that is longer than its slot
 	msgs  [batch]mmsghdr
-	iovs  [batch]unix.Iovec
+	iovs  [batch][2]unix.Iovec
 	names [batch]sockaddr
 }
 
 func newInbox() *inbox {
-	b := &inbox{room: make([]byte, batch*slotLen)}
+	b := &inbox{room: make([]byte, batch*slotLen), large: make([]byte, batch*largeLen)}
 	for i := range b.msgs {
-		b.iovs[i].Base = &b.slot(i)[headroom]
-		b.iovs[i].SetLen(largeDatagram)
+		b.iovs[i][0].Base = &b.room[i*slotLen+headroom]
+		b.iovs[i][0].SetLen(smallDatagram)
+		b.iovs[i][1].Base = &b.large[i*largeLen+headroom+smallDatagram]
+		b.iovs[i][1].SetLen(largeDatagram - smallDatagram)
 		m := &b.msgs[i].Msghdr
-		m.Name, m.Iov, m.Iovlen = (*byte)(unsafe.Pointer(&b.names[i])), &b.iovs[i], 1
+		m.Name, m.Iov = (*byte)(unsafe.Pointer(&b.names[i])), &b.iovs[i][0]
+		m.SetIovlen(len(b.iovs[i]))
 	}
 	return b
 }
 
 // slot is where datagram i stands, with its headroom and tailroom.
-func (b *inbox) slot(i int) []byte { return b.room[i*slotLen : (i+1)*slotLen : (i+1)*slotLen] }
+func (b *inbox) slot(i int) []byte {
+	if b.msgs[i].n > smallDatagram {
+		return b.large[i*largeLen : (i+1)*largeLen : (i+1)*largeLen]
+	}
+	return b.room[i*slotLen : (i+1)*slotLen : (i+1)*slotLen]
+}
 
 // receive reads what has come to d, at most limit datagrams, into slots from the first on,
 // and returns how many.
@@ -63,5 +73,8 @@ func (b *inbox) receive(d *descriptor, first, limit int) (int, syscall.Errno) {
 // datagram returns the data of slot i, and who sent it.
 func (b *inbox) datagram(i int) ([]byte, netip.AddrPort) {
 	n := int(b.msgs[i].n)
+	if n > smallDatagram {
+		copy(b.large[i*largeLen+headroom:], b.room[i*slotLen+headroom:][:smallDatagram])
+	}
 	return b.slot(i)[headroom : headroom+n : headroom+n], b.names[i].get()
 }

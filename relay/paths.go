@@ -1,8 +1,8 @@
 package relay
 
 import (
-	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +22,7 @@ func (e *expiry) liveAt(now time.Time) bool { return now.UnixNano() < e.unixNano
 
 // permission lets a peer's address send to the client (RFC 8656 §9).
 type permission struct {
+	ip      netip.Addr
 	expires expiry
 	verdict verdict // open or relayedOnly
 }
@@ -34,11 +35,11 @@ type channel struct {
 	expires expiry
 }
 
-// pathSet is what the data path reads; a writer copies it.
+// pathSet is what the data path reads; a writer copies it. Most allocations have one or two
+// of each, which are found sooner one by one than in a map.
 type pathSet struct {
-	permissions map[netip.Addr]*permission
-	numbers     map[uint16]*channel
-	peers       map[netip.AddrPort]*channel
+	permissions []*permission
+	channels    []*channel
 }
 
 // paths are the permissions and channels of one allocation, at most max of each.
@@ -56,24 +57,37 @@ func newPaths(limit int) *paths {
 
 // permits returns the permission for ip, or nil.
 func (p *paths) permits(ip netip.Addr, now time.Time) *permission {
-	if perm := p.set.Load().permissions[ip]; perm != nil && perm.expires.liveAt(now) {
-		return perm
+	for _, perm := range p.set.Load().permissions {
+		if perm.ip == ip {
+			return ifLive(perm, &perm.expires, now)
+		}
 	}
 	return nil
 }
 
 // channel returns the binding of number, or nil.
 func (p *paths) channel(number uint16, now time.Time) *channel {
-	if c := p.set.Load().numbers[number]; c != nil && c.expires.liveAt(now) {
-		return c
+	for _, c := range p.set.Load().channels {
+		if c.number == number {
+			return ifLive(c, &c.expires, now)
+		}
 	}
 	return nil
 }
 
 // channelOf returns the binding of peer, or nil.
 func (p *paths) channelOf(peer netip.AddrPort, now time.Time) *channel {
-	if c := p.set.Load().peers[peer]; c != nil && c.expires.liveAt(now) {
-		return c
+	for _, c := range p.set.Load().channels {
+		if c.peer == peer {
+			return ifLive(c, &c.expires, now)
+		}
+	}
+	return nil
+}
+
+func ifLive[T any](v *T, until *expiry, now time.Time) *T {
+	if until.liveAt(now) {
+		return v
 	}
 	return nil
 }
@@ -108,16 +122,17 @@ func (p *paths) bind(number uint16, peer netip.AddrPort, v verdict, now time.Tim
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next := p.set.Load().pruned(now)
-	c := next.numbers[number]
-	if c != next.peers[peer] {
+	at := slices.IndexFunc(next.channels, func(c *channel) bool { return c.number == number || c.peer == peer })
+	if at < 0 {
+		at = len(next.channels)
+		next.channels = append(next.channels, &channel{number: number, peer: peer, verdict: v})
+	}
+	c := next.channels[at]
+	if c.number != number || c.peer != peer {
 		return bindTaken
 	}
-	if c == nil {
-		c = &channel{number: number, peer: peer, verdict: v}
-		next.numbers[number], next.peers[peer] = c, c
-	}
 	next.permit(peer.Addr(), v, now)
-	if len(next.numbers) > p.max || len(next.permissions) > p.max {
+	if len(next.channels) > p.max || len(next.permissions) > p.max {
 		return bindFull
 	}
 	c.expires.set(now.Add(channelLife))
@@ -139,51 +154,48 @@ func (p *paths) prune(now time.Time) {
 func (p *paths) forget(family byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	old := p.set.Load()
-	next := &pathSet{maps.Clone(old.permissions), maps.Clone(old.numbers), maps.Clone(old.peers)}
-	maps.DeleteFunc(next.permissions, func(ip netip.Addr, _ *permission) bool { return familyOf(ip) == family })
-	maps.DeleteFunc(next.numbers, func(_ uint16, c *channel) bool { return familyOf(c.peer.Addr()) == family })
-	maps.DeleteFunc(next.peers, func(peer netip.AddrPort, _ *channel) bool { return familyOf(peer.Addr()) == family })
-	p.set.Store(next)
+	p.set.Store(p.set.Load().without(
+		func(perm *permission) bool { return familyOf(perm.ip) == family },
+		func(c *channel) bool { return familyOf(c.peer.Addr()) == family },
+	))
 }
 
 // count returns how many permissions and channels live at now.
 func (p *paths) count(now time.Time) (permissions, channels int) {
 	live := p.set.Load().pruned(now)
-	return len(live.permissions), len(live.numbers)
+	return len(live.permissions), len(live.channels)
 }
 
 // stale reports whether something in s has expired.
 func (s *pathSet) stale(now time.Time) bool {
-	for _, p := range s.permissions {
-		if !p.expires.liveAt(now) {
-			return true
-		}
-	}
-	for _, c := range s.numbers {
-		if !c.expires.liveAt(now) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.permissions, func(p *permission) bool { return !p.expires.liveAt(now) }) ||
+		slices.ContainsFunc(s.channels, func(c *channel) bool { return !c.expires.liveAt(now) })
 }
 
 // pruned copies what is live at now.
 func (s *pathSet) pruned(now time.Time) *pathSet {
-	next := &pathSet{maps.Clone(s.permissions), maps.Clone(s.numbers), maps.Clone(s.peers)}
-	if next.permissions == nil {
-		next = &pathSet{map[netip.Addr]*permission{}, map[uint16]*channel{}, map[netip.AddrPort]*channel{}}
+	return s.without(
+		func(p *permission) bool { return !p.expires.liveAt(now) },
+		func(c *channel) bool { return !c.expires.liveAt(now) },
+	)
+}
+
+// without copies s, less what is named.
+func (s *pathSet) without(permission func(*permission) bool, channel func(*channel) bool) *pathSet {
+	return &pathSet{
+		slices.DeleteFunc(slices.Clone(s.permissions), permission),
+		slices.DeleteFunc(slices.Clone(s.channels), channel),
 	}
-	maps.DeleteFunc(next.permissions, func(_ netip.Addr, p *permission) bool { return !p.expires.liveAt(now) })
-	maps.DeleteFunc(next.numbers, func(_ uint16, c *channel) bool { return !c.expires.liveAt(now) })
-	maps.DeleteFunc(next.peers, func(_ netip.AddrPort, c *channel) bool { return !c.expires.liveAt(now) })
-	return next
 }
 
 // permit puts a fresh permission into a set that nobody reads yet. The old one is left as
 // it is: a request that comes to nothing must not lengthen its life.
 func (s *pathSet) permit(ip netip.Addr, v verdict, now time.Time) {
-	perm := &permission{verdict: v}
+	perm := &permission{ip: ip, verdict: v}
 	perm.expires.set(now.Add(permissionLife))
-	s.permissions[ip] = perm
+	if at := slices.IndexFunc(s.permissions, func(p *permission) bool { return p.ip == ip }); at >= 0 {
+		s.permissions[at] = perm
+		return
+	}
+	s.permissions = append(s.permissions, perm)
 }

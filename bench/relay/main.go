@@ -56,9 +56,9 @@ func parse(args []string) (settings, error) {
 	points := fs.String("points", grid, "what to measure: `ALLOCATIONSxBYTES@RATE,...`, the rate in packets of the clients a second")
 	only := fs.String("only", "", "measure only the servers whose name contains one of these, separated by commas")
 	fs.IntVar(&s.rounds, "rounds", 3, "rounds; in each, every server has its turn at every point")
-	fs.DurationVar(&s.each, "each", time.Second, "how long to send at each point")
+	fs.DurationVar(&s.each, "each", 800*time.Millisecond, "how long to send at each point")
 	fs.BoolVar(&s.most, "max", true, "find the most that loses under 1 %, too")
-	fs.IntVar(&s.idle, "idle", 8000, "idle allocations whose memory is measured; 0: none")
+	fs.IntVar(&s.idle, "idle", 10000, "idle allocations whose memory is measured; 0: none")
 	fs.StringVar(&s.profile, "profile", "", "write CPU profiles of ours to this `directory`")
 	fs.DurationVar(&s.timeout, "timeout", 10*time.Minute, "give up after this time")
 	if err := fs.Parse(args); err != nil {
