@@ -70,6 +70,7 @@ func newCarrier(s *Server, pc net.PacketConn) (c *carrier, err error) {
 		in: newInbox(), toPeers: newOutbox(s.metrics), toClients: newOutbox(s.metrics), clients: queue{-1, -1},
 		back: make(chan error, 1),
 	}
+	d.tellAny()
 	c.lanes.Store(&[]atomic.Pointer[lane]{})
 	c.worker.carrier = c
 	if c.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
@@ -174,16 +175,23 @@ func (c *carrier) fromClients() (int, error) {
 	}
 	for i := range n {
 		b, from := c.in.datagram(i)
-		c.worker.udp = udpClient{c.listener, from}
+		five := FiveTuple{UDP, from, c.server}
+		c.worker.udp = udpClient{sock: c.listener, addr: from}
+		if c.listener.any {
+			if ip := c.in.cameBy(i); ip.IsValid() && !ip.IsUnspecified() { // else it came before the kernel was asked
+				five.Server = netip.AddrPortFrom(ip, c.server.Port())
+				c.worker.udp.local = ip
+			}
+		}
 		if !isRequest(b) {
-			c.worker.handle(b, FiveTuple{UDP, from, c.server}, &c.worker.udp)
+			c.worker.handle(b, five, &c.worker.udp)
 			continue
 		}
 		// A request may end what the data before it needs, and take its time: nobody shall
 		// wait for it who waits for data to have left.
 		c.flushPeers()
 		c.passes.Add(1)
-		c.worker.handle(b, FiveTuple{UDP, from, c.server}, &c.worker.udp)
+		c.worker.handle(b, five, &c.worker.udp)
 		c.passes.Add(1)
 	}
 	c.flushPeers()
@@ -213,7 +221,11 @@ func (c *carrier) fromPeers(l *lane, first int) int {
 	for i := first; i < first+n; i++ {
 		b, from := c.in.datagram(i)
 		if m := c.s.messageToClient(l.a, c.in.slot(i), len(b), from, c.worker.now); m != nil {
-			c.toClients.add(&c.clients, packet{data: m, to: l.a.five.Client, count: &l.a.toClient, bytes: len(b)})
+			p := packet{data: m, to: l.a.five.Client, count: &l.a.toClient, bytes: len(b)}
+			if c.listener.any {
+				p.from = l.a.five.Server.Addr()
+			}
+			c.toClients.add(&c.clients, p)
 		}
 	}
 	return n

@@ -54,7 +54,7 @@ type call struct {
 
 func newCall(t *testing.T, w *world, at netip.AddrPort, impi turncred.IMPI) *call {
 	t.Helper()
-	conn, err := net.Dial("udp4", at.String())
+	conn, err := net.Dial("udp", at.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,5 +387,49 @@ func TestCarrierTakesNoMemory(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if n := after.Mallocs - before.Mallocs; n > trips/10 { // the runtime's own
 		t.Errorf("%d allocations for %d packets, want none", n, 2*trips)
+	}
+}
+
+// On a socket that is bound to every address, answers and data leave by the address to which
+// the client sent, and two addresses are two five-tuples.
+func TestAnswersLeaveByTheAddressThatWasAsked(t *testing.T) {
+	for _, tt := range []struct{ network, listen, one, other string }{
+		{"udp4", "0.0.0.0:0", "127.0.0.2", "127.0.0.3"},
+		{"udp", "[::]:0", "127.0.0.2", "::1"},
+	} {
+		t.Run(tt.listen, func(t *testing.T) {
+			w := newWorld(t, nil)
+			pc, err := net.ListenPacket(tt.network, tt.listen)
+			if err != nil {
+				t.Skip(err)
+			}
+			at := addrPortOf(pc.LocalAddr())
+			ended := make(chan error, 1)
+			go func() { ended <- w.ServeUDP(pc) }()
+			eventually(t, "the socket has its carrier", func() bool { return len(carriersOf(w, at)) == 1 })
+			for _, ip := range []string{tt.one, tt.other} {
+				// A connected socket hears nothing from another address.
+				c := newCall(t, w, netip.AddrPortFrom(netip.MustParseAddr(ip), at.Port()), "alice")
+				c.echo("by " + ip)
+				five := FiveTuple{UDP, addrPortOf(c.conn.LocalAddr()), addrPortOf(c.conn.RemoteAddr())}
+				if w.flows.load(five) == nil {
+					t.Errorf("no allocation of %+v", five)
+				}
+				for range 40 { // some of them in one batch
+					c.sendChannel(0x4000, "again")
+				}
+				for range 40 {
+					c.peer.want(c.relayed, "again")
+					c.peer.send(c.relayed, "again")
+				}
+				for range 40 {
+					c.wantChannel(0x4000, "again")
+				}
+			}
+			_ = w.Close()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -18,6 +18,7 @@ type descriptor struct {
 	fd    int
 	local netip.AddrPort
 	six   bool         // of AF_INET6, which may be a dual-stack socket
+	any   bool         // bound to every address: the kernel says by which one a datagram came
 	state atomic.Int64 // users, two each; 1 more: closed
 	// plain is set when the way out of the socket cannot split a datagram into segments.
 	plain atomic.Bool
@@ -55,6 +56,19 @@ func descriptorOf(pc any, buffer int) *descriptor {
 	}
 	_ = conn.Close() // which takes it out of the poller; the socket lives on in d
 	return d
+}
+
+// tellAny has the kernel say by which of our addresses a datagram came, where d is bound to
+// all: answers leave by the same.
+func (d *descriptor) tellAny() {
+	if !d.local.Addr().IsUnspecified() {
+		return
+	}
+	level, opt := unix.SOL_IP, unix.IP_PKTINFO
+	if d.six {
+		level, opt = unix.SOL_IPV6, unix.IPV6_RECVPKTINFO
+	}
+	d.any = unix.SetsockoptInt(d.fd, level, opt, 1) == nil
 }
 
 // acquire reports whether d is open, and keeps it so until release.
@@ -111,6 +125,19 @@ func (rawDescriptor) Write(func(uintptr) bool) error { return errors.ErrUnsuppor
 // ReadFromUDPAddrPort implements socket. A carrier reads descriptors, nobody else.
 func (d *descriptor) ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error) {
 	return 0, netip.AddrPort{}, errors.ErrUnsupported
+}
+
+// writeFrom is WriteToUDPAddrPort with a source.
+func (d *descriptor) writeFrom(b []byte, from netip.Addr, to netip.AddrPort) error {
+	p := packet{data: b, to: to, from: from}
+	if !d.acquire() {
+		return net.ErrClosed
+	}
+	defer d.release()
+	if errno := sendFrom(d, &p, &envelope{}); errno != 0 {
+		return fmt.Errorf("send to %s: %w", to, errno)
+	}
+	return nil
 }
 
 // WriteToUDPAddrPort implements socket. It does not wait for room in the socket's buffer.

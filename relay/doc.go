@@ -27,6 +27,19 @@
 // would have it after a crash too (revocationlog.go). Where edges are other processes, their
 // silence bounds how long an allocation outlives its credential (edgecontact.go).
 //
+// On Linux a UDP listener has a carrier, and ServeUDP and relayLoop read only what carriers
+// cannot: sockets that are no *net.UDPConn, and relayed sockets of clients on streams.
+//
+//	carrier.pass                      carrier_linux.go           one listener and the relayed sockets of its allocations
+//	 |-- fromClients                  inbox_linux.go             recvmmsg; worker.handle for each; data to the outbox
+//	 |-- fromPeers                    lane_linux.go              the same for each relayed socket that has something
+//	 |-- flushPeers, flushClients     outbox_linux.go            sendmmsg for each socket, UDP_SEGMENT for runs of one size
+//	team.round                        crew_linux.go              who works for which carrier, and rests in between
+//
+// Under load a round is followed by a rest of 250 us, in which datagrams gather: fewer
+// wake-ups for the same packets. Several listeners of one address (ListenUDP) share all
+// allocations; while there is little to do, one thread works for all.
+//
 // # Formats
 //
 // ChannelData (RFC 8656 §12.4), padded to four bytes on streams only:

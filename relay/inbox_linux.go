@@ -28,6 +28,8 @@ type inbox struct {
 	msgs  [batch]mmsghdr
 	iovs  [batch][2]unix.Iovec
 	names [batch]sockaddr
+
+	controls [batch]control
 }
 
 func newInbox() *inbox {
@@ -58,6 +60,11 @@ func (b *inbox) receive(d *descriptor, first, limit int) (int, syscall.Errno) {
 	msgs := b.msgs[first : first+limit]
 	for i := range msgs {
 		msgs[i].Namelen = sockaddrLen6 // the kernel writes what it used
+		if d.any {
+			b.controls[first+i].offer(&msgs[i].Msghdr)
+		} else {
+			msgs[i].Control, msgs[i].Controllen = nil, 0
+		}
 	}
 	if !d.acquire() {
 		return 0, unix.EBADF
@@ -78,3 +85,7 @@ func (b *inbox) datagram(i int) ([]byte, netip.AddrPort) {
 	}
 	return b.slot(i)[headroom : headroom+n : headroom+n], b.names[i].get()
 }
+
+// cameBy returns the address of ours to which slot i's datagram was sent, where the socket
+// that received it is bound to every address.
+func (b *inbox) cameBy(i int) netip.Addr { return b.controls[i].cameBy(&b.msgs[i].Msghdr) }

@@ -46,7 +46,7 @@ func (s *Server) readAll(sock socket, server netip.AddrPort) error {
 			return fmt.Errorf("relay: read from %s: %w", server, err)
 		}
 		from = unmapped(from)
-		w.udp = udpClient{sock, from}
+		w.udp = udpClient{sock: sock, addr: from}
 		w.handle(buf[:n:n], FiveTuple{UDP, from, server}, &w.udp)
 	}
 }

@@ -19,6 +19,7 @@ const (
 type packet struct {
 	data  []byte
 	to    netip.AddrPort
+	from  netip.Addr      // of ours, where the socket has none
 	count *trafficCounter // counts it, once it has left
 	bytes int             // of payload
 	next  int             // of the same socket, or -1
@@ -32,29 +33,46 @@ type outbox struct {
 	packets [batch]packet
 	used    int
 
-	msgs     [batch]mmsghdr
-	iovs     [batch]unix.Iovec
-	names    [batch]sockaddr
-	controls [batch]segmentControl
-	firsts   [batch]int // packet that begins each of msgs
+	msgs      [batch]mmsghdr
+	envelopes [batch]envelope
+	iovs      [batch]unix.Iovec
+	firsts    [batch]int // packet that begins each of msgs
 }
 
-// segmentControl is the control message UDP_SEGMENT.
-type segmentControl struct {
-	unix.Cmsghdr
-	size uint16
-	_    [6]byte
+// envelope is what stands around the data of a message.
+type envelope struct {
+	name    sockaddr
+	control control
 }
 
-func newOutbox(m *metrics) *outbox {
-	b := &outbox{metrics: m}
-	for i := range b.controls {
-		c := &b.controls[i]
-		c.Level, c.Type = unix.SOL_UDP, unix.UDP_SEGMENT
-		c.SetLen(unix.CmsgLen(2))
+// address makes m a message from d with the data in iovs, which are all as long as p or, the
+// last, shorter.
+func (e *envelope) address(m *unix.Msghdr, d *descriptor, p *packet, iovs []unix.Iovec) {
+	m.Name, m.Namelen = (*byte)(unsafe.Pointer(&e.name)), e.name.set(p.to, d.six)
+	m.Iov = &iovs[0]
+	m.SetIovlen(len(iovs))
+	e.control.reset()
+	if len(iovs) > 1 {
+		e.control.split(len(p.data))
 	}
-	return b
+	if p.from.IsValid() {
+		e.control.leaveBy(p.from, d.six)
+	}
+	e.control.attach(m)
 }
+
+// sendFrom sends a packet that says by which address it leaves.
+func sendFrom(d *descriptor, p *packet, e *envelope) syscall.Errno {
+	var iovs [1]unix.Iovec
+	iovs[0].Base = unsafe.SliceData(p.data)
+	iovs[0].SetLen(len(p.data))
+	var m [1]mmsghdr
+	e.address(&m[0].Msghdr, d, p, iovs[:])
+	_, errno := sendMessages(d.fd, m[:])
+	return errno
+}
+
+func newOutbox(m *metrics) *outbox { return &outbox{metrics: m} }
 
 // queue is the packets of one socket that wait in an outbox.
 type queue struct{ first, last int }
@@ -96,15 +114,25 @@ func (b *outbox) send(d *descriptor, q *queue) {
 // sendOne sends a packet by itself. What the kernel has to say of an earlier one (ICMP, where
 // the socket wants to know) it says once, in place of sending.
 func (b *outbox) sendOne(d *descriptor, p *packet) {
-	_, errno := sendTo(d.fd, p.data, &b.names[0], b.names[0].set(p.to, d.six))
+	errno := b.transmit(d, p)
 	if errno == unix.ECONNREFUSED || errno == unix.EHOSTUNREACH || errno == unix.ENETUNREACH {
-		_, errno = sendTo(d.fd, p.data, &b.names[0], b.names[0].set(p.to, d.six))
+		errno = b.transmit(d, p)
 	}
 	if errno != 0 {
 		b.metrics.drop(dropWrite)
 		return
 	}
 	p.count.count(p.bytes)
+}
+
+// transmit sends a packet by itself, by the cheapest system call.
+func (b *outbox) transmit(d *descriptor, p *packet) syscall.Errno {
+	e := &b.envelopes[0]
+	if !p.from.IsValid() {
+		_, errno := sendTo(d.fd, p.data, &e.name, e.name.set(p.to, d.six))
+		return errno
+	}
+	return sendFrom(d, p, e)
 }
 
 // sendAll sends the chain of packets that begins with first.
@@ -143,20 +171,11 @@ func (b *outbox) compose(d *descriptor, first int) (n int) {
 				break
 			}
 			next := &b.packets[i]
-			if len(next.data) > size || len(next.data) == 0 || next.to != p.to || total+len(next.data) > maxSegmented || iov-from == maxSegments {
+			if len(next.data) > size || len(next.data) == 0 || next.to != p.to || next.from != p.from || total+len(next.data) > maxSegmented || iov-from == maxSegments {
 				break
 			}
 		}
-		m := &b.msgs[n].Msghdr
-		m.Name, m.Namelen = (*byte)(unsafe.Pointer(&b.names[n])), b.names[n].set(p.to, d.six)
-		m.Iov = &b.iovs[from]
-		m.SetIovlen(iov - from)
-		m.Control, m.Controllen = nil, 0
-		if iov-from > 1 {
-			b.controls[n].size = uint16(size)
-			m.Control = (*byte)(unsafe.Pointer(&b.controls[n]))
-			m.SetControllen(int(unsafe.Sizeof(b.controls[n])))
-		}
+		b.envelopes[n].address(&b.msgs[n].Msghdr, d, p, b.iovs[from:iov])
 	}
 	return n
 }

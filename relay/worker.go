@@ -123,11 +123,20 @@ func fingerprintHolds(m *stun.Message) bool {
 
 // udpClient is the clientConn of a UDP five-tuple.
 type udpClient struct {
-	sock socket
-	addr netip.AddrPort
+	sock  socket
+	addr  netip.AddrPort
+	local netip.Addr // by which the client reached us, where sock is bound to every address
+}
+
+// sourceSocket is a socket that can be told by which address a datagram leaves.
+type sourceSocket interface {
+	writeFrom(b []byte, from netip.Addr, to netip.AddrPort) error
 }
 
 func (c *udpClient) write(b []byte) error {
+	if s, ok := c.sock.(sourceSocket); ok && c.local.IsValid() {
+		return s.writeFrom(b, c.local, c.addr)
+	}
 	_, err := c.sock.WriteToUDPAddrPort(b, c.addr)
 	return err
 }
