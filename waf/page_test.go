@@ -72,12 +72,15 @@ func TestWrongPassword(t *testing.T) {
 	w.addUser(NewUser{Name: "elsewhere", IMPI: "e@ims.test", IMPUs: []string{"sip:e@ims.test"}}) // signs in at the provider
 	for _, try := range [][2]string{
 		{"alice", "wrong"}, {"alice", ""}, {"nobody", alicePass}, {"off", alicePass}, {"elsewhere", ""}, {"", ""}, {"alice\x00", alicePass},
-		{"Alice", alicePass}, {"alice", strings.Repeat("x", 10_000)}, {strings.Repeat("x", 10_000), "x"},
+		{"Alice", alicePass}, {"hunter2 in the wrong field", "x"}, {"hunter2-in-the-wrong-field", "x"}, {"alice", strings.Repeat("x", 10_000)}, {strings.Repeat("x", 10_000), "x"},
 	} {
 		got := w.browser().signIn(request(func(url.Values) {}), try[0], try[1])
 		if got.status != http.StatusUnauthorized || !strings.Contains(got.body, "User name or password is wrong.") || strings.Contains(strings.Join(got.header.Values("Set-Cookie"), " "), cookieSession) {
 			t.Errorf("%q: %d %s", try, got.status, got.body)
 		}
+	}
+	if strings.Contains(w.log.String(), "hunter2") {
+		t.Error("the log shows a password that was typed as a user name")
 	}
 	b := w.browser()
 	got := b.signIn(request(func(url.Values) {}), "alice", "wrong")

@@ -46,7 +46,7 @@ func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	// is computed: neither the answer nor its time tells which accounts are.
 	if wait, ok := s.throttle.signIn(name, address); !ok {
 		s.metrics.signIns.WithLabelValues(signInThrottled).Inc()
-		s.cfg.Logger.Warn("sign-in throttled", "user", name, "address", address)
+		s.cfg.Logger.Warn("sign-in throttled", "address", address)
 		w.Header().Set("Retry-After", fmt.Sprint(int(wait/time.Second)+1))
 		s.signInPage(w, r, http.StatusTooManyRequests, a, name, "There were too many tries. Wait "+inWords(wait)+", then try again.")
 		return
@@ -63,7 +63,8 @@ func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	if !right {
 		s.metrics.signIns.WithLabelValues(signInWrong).Inc()
-		s.cfg.Logger.Info("sign-in refused", "user", name, "address", address)
+		// Of an account that is there; else it may be a password in the wrong field.
+		s.cfg.Logger.Info("sign-in refused", "user", user.Name, "address", address)
 		s.signInPage(w, r, http.StatusUnauthorized, a, r.PostForm.Get("user"), "User name or password is wrong.")
 		return
 	}
