@@ -17,7 +17,7 @@ import (
 // the sessions of the device that is revoked end.
 func TestRevokeEndsSessions(t *testing.T) {
 	s := startServer(t, "--use-auth-secret", "--static-auth-secret="+string(testKm.Reveal()))
-	e := newEdge(t, &Relay{Admin: s.admin}, turncred.ApproachSharedKey)
+	e, _ := newEdge(t, Config{Admin: s.admin}, turncred.ApproachSharedKey)
 	type device struct {
 		impi    turncred.IMPI
 		binding turncred.Binding

@@ -5,12 +5,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"epcscf/store/postgres"
 	"epcscf/turncred"
 	"epcscf/turncred/push"
 )
@@ -18,8 +20,9 @@ import (
 // Database is coturn's own PostgreSQL database (psql-userdb of turnserver.conf), with our
 // tables beside coturn's. Safe for concurrent use; several edges may write to one.
 type Database struct {
-	pool  *pgxpool.Pool
-	realm turncred.Realm
+	pool     *pgxpool.Pool
+	realm    turncred.Realm
+	prepared atomic.Bool // our tables are there
 }
 
 // tables of ours. Tids and times only: what coturn checks stands in coturn's tables.
@@ -53,30 +56,25 @@ CREATE TABLE IF NOT EXISTS epcscf_turn_secrets (
 	PRIMARY KEY (realm, value)
 );`
 
-// OpenDatabase connects to coturn's database and makes our tables where they are not there.
-// url is a PostgreSQL connection string; the realm is coturn's.
-func OpenDatabase(ctx context.Context, url turncred.Secret, realm turncred.Realm) (*Database, error) {
-	cfg, err := pgxpool.ParseConfig(string(url.Reveal()))
-	if err != nil {
-		return nil, errors.New("coturn's database: the connection string does not parse; want postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full")
-	}
-	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+// NewDatabase takes the connection string of coturn's database, as package postgres wants one,
+// and coturn's realm. It connects when there is something to do, so that an edge starts with
+// the database down.
+func NewDatabase(url turncred.Secret, realm turncred.Realm) (*Database, error) {
+	cfg, err := postgres.ParseDSN(string(url.Reveal()), false)
 	if err != nil {
 		return nil, fmt.Errorf("coturn's database: %w", err)
 	}
-	d := &Database{pool: pool, realm: realm}
-	if err := d.prepare(ctx); err != nil {
-		pool.Close()
-		return nil, err
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	if err != nil {
+		return nil, fmt.Errorf("coturn's database: %w", err)
 	}
-	return d, nil
+	return &Database{pool: pool, realm: realm}, nil
 }
 
-// prepare makes our tables. Two edges that start at once would both create them, which
-// PostgreSQL answers to one with an error, so the one waits for the other.
+// prepare makes our tables where they are not there. Two edges that start at once would both
+// create them, which PostgreSQL answers to one with an error, so the one waits for the other.
 func (d *Database) prepare(ctx context.Context) error {
-	return d.within(ctx, "make tables", func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
 		var there bool
 		if err := tx.QueryRow(ctx, `SELECT to_regclass('turnusers_lt') IS NOT NULL AND to_regclass('turn_secret') IS NOT NULL`).Scan(&there); err != nil {
 			return err
@@ -90,9 +88,18 @@ func (d *Database) prepare(ctx context.Context) error {
 		_, err := tx.Exec(ctx, tables)
 		return err
 	})
+	if err == nil {
+		d.prepared.Store(true)
+	}
+	return err
 }
 
 func (d *Database) within(ctx context.Context, what string, do func(pgx.Tx) error) error {
+	if !d.prepared.Load() {
+		if err := d.prepare(ctx); err != nil {
+			return fmt.Errorf("coturn's database: make tables: %w", err)
+		}
+	}
 	if err := pgx.BeginFunc(ctx, d.pool, do); err != nil {
 		return fmt.Errorf("coturn's database: %s: %w", what, err)
 	}
@@ -193,8 +200,8 @@ func remove(condition string) string {
 	return `DELETE FROM turnusers_lt l USING epcscf_turn_users u WHERE l.realm = u.realm AND l.name = u.name AND u.` + condition
 }
 
-// Prune deletes what has expired, which coturn does not do. Call it every half minute: until
-// then coturn takes an expired credential.
+// Prune deletes what has expired, which coturn does not do. Until then coturn takes an
+// expired credential.
 func (d *Database) Prune(ctx context.Context, now time.Time) error {
 	return d.within(ctx, "prune", func(tx pgx.Tx) error {
 		at := now.Unix()
@@ -214,11 +221,11 @@ func (d *Database) Prune(ctx context.Context, now time.Time) error {
 // SetSecrets has coturn take exactly these keys of approach 1 for the realm, beside rows of
 // turn_secret that are not ours. A key must be printable text: coturn reads it as such.
 func (d *Database) SetSecrets(ctx context.Context, keys []turncred.Key) error {
+	if err := checkSecrets(keys); err != nil {
+		return err
+	}
 	values := make([]string, 0, len(keys))
 	for _, k := range keys {
-		if !printable(k.Secret.Reveal()) {
-			return fmt.Errorf("key %s: coturn takes printable ASCII of 1 to %d characters only", k.ID, maxSecret)
-		}
 		values = append(values, string(k.Secret.Reveal()))
 	}
 	return d.within(ctx, "write keys", func(tx pgx.Tx) error {
@@ -239,6 +246,15 @@ func (d *Database) SetSecrets(ctx context.Context, keys []turncred.Key) error {
 
 // maxSecret is the width of turn_secret.value.
 const maxSecret = 256
+
+func checkSecrets(keys []turncred.Key) error {
+	for _, k := range keys {
+		if !printable(k.Secret.Reveal()) {
+			return fmt.Errorf("key %s: coturn takes printable ASCII of 1 to %d characters only", k.ID, maxSecret)
+		}
+	}
+	return nil
+}
 
 func printable(b []byte) bool {
 	if len(b) == 0 || len(b) > maxSecret {

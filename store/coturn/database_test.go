@@ -62,7 +62,10 @@ func coturnDatabase(t *testing.T, c *pgtest.Cluster) (string, *Database) {
 	if _, err := conn.Exec(t.Context(), string(schema)); err != nil {
 		t.Fatal(err)
 	}
-	d, err := OpenDatabase(t.Context(), turncred.NewSecret([]byte(url)), testRealm)
+	d, err := NewDatabase(turncred.NewSecret([]byte(url)), testRealm)
+	if err == nil {
+		err = d.Prune(t.Context(), time.Now()) // which makes our tables
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +90,7 @@ func TestPush(t *testing.T) {
 	cluster := startCluster(t)
 	name, d := coturnDatabase(t, cluster)
 	s := startServer(t, "--lt-cred-mech", userdb(t, cluster, name))
-	r := &Relay{Database: d, Admin: s.admin}
-	e := newEdge(t, r, turncred.ApproachPush)
+	e, _ := newEdge(t, Config{DatabaseURL: turncred.NewSecret([]byte(cluster.URL(name))), Admin: s.admin}, turncred.ApproachPush)
 
 	first, second := e.issue(t, "alice", 1), e.issue(t, "alice", 2)
 	live, err := allocate(t, s, first)
@@ -138,7 +140,7 @@ func TestSecrets(t *testing.T) {
 	cluster := startCluster(t)
 	name, d := coturnDatabase(t, cluster)
 	s := startServer(t, "--use-auth-secret", userdb(t, cluster, name))
-	e := newEdge(t, &Relay{Database: d, Admin: s.admin}, turncred.ApproachSharedKey)
+	e, r := newEdge(t, Config{DatabaseURL: turncred.NewSecret([]byte(cluster.URL(name))), Admin: s.admin}, turncred.ApproachSharedKey)
 	if _, err := d.pool.Exec(t.Context(), `INSERT INTO turn_secret (realm, value) VALUES ($1, 'somebody else''s')`, string(testRealm)); err != nil {
 		t.Fatal(err)
 	}
@@ -151,8 +153,11 @@ func TestSecrets(t *testing.T) {
 	}{
 		{nil, false}, {[]turncred.Key{old}, true}, {[]turncred.Key{old, next}, true}, {[]turncred.Key{next}, false},
 	} {
-		if err := d.SetSecrets(t.Context(), tt.keys); err != nil {
+		if err := r.SetKeys(tt.keys); err != nil {
 			t.Fatal(err)
+		}
+		if ids, err := r.Check(t.Context()); err != nil || len(ids) != len(tt.keys) {
+			t.Fatalf("Check: %v, %v", ids, err)
 		}
 		if _, err := allocate(t, s, c); (err == nil) != tt.good {
 			t.Errorf("with %d keys: %v, want good: %v", len(tt.keys), err, tt.good)
@@ -163,7 +168,7 @@ func TestSecrets(t *testing.T) {
 		t.Errorf("%d rows of turn_secret (%v), want ours and somebody else's", rows, err)
 	}
 	binary := turncred.Key{ID: "k3", Secret: turncred.NewSecret([]byte("a\x00b"))}
-	if err := d.SetSecrets(t.Context(), []turncred.Key{binary}); err == nil || !strings.Contains(err.Error(), "printable") {
+	if err := r.SetKeys([]turncred.Key{binary}); err == nil || !strings.Contains(err.Error(), "printable") {
 		t.Errorf("a key that is no text: %v", err)
 	}
 }
@@ -290,11 +295,15 @@ func TestConflict(t *testing.T) {
 
 func TestDatabaseIsNotCoturns(t *testing.T) {
 	cluster := startCluster(t)
-	url := turncred.NewSecret([]byte(cluster.URL(cluster.Database(t))))
-	if _, err := OpenDatabase(t.Context(), url, testRealm); err == nil || !strings.Contains(err.Error(), "schema.sql") {
+	d, err := NewDatabase(turncred.NewSecret([]byte(cluster.URL(cluster.Database(t)))), testRealm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	if err := d.Prune(t.Context(), time.Now()); err == nil || !strings.Contains(err.Error(), "schema.sql") {
 		t.Errorf("error %v, want one that says to load coturn's schema.sql", err)
 	}
-	if _, err := OpenDatabase(t.Context(), turncred.NewSecret([]byte("postgres://u:hush@:x/")), testRealm); err == nil || strings.Contains(err.Error(), "hush") {
+	if _, err := NewDatabase(turncred.NewSecret([]byte("postgres://u:hush@:x/")), testRealm); err == nil || strings.Contains(err.Error(), "hush") {
 		t.Errorf("error %v, want one without the password", err)
 	}
 }

@@ -38,14 +38,23 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// freePort returns a port that is free over TCP and UDP.
 func freePort(t *testing.T) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 20 {
+		ln, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pc, err := net.ListenPacket("udp4", ln.Addr().String())
+		_ = ln.Close()
+		if err == nil {
+			_ = pc.Close()
+			return ln.Addr().(*net.TCPAddr).Port
+		}
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // server is Debian's coturn.
@@ -148,25 +157,30 @@ type edge struct {
 	issuer turncred.Provisioner
 }
 
-func newEdge(t *testing.T, r *Relay, approach turncred.Approach) edge {
+func newEdge(t *testing.T, cfg Config, approach turncred.Approach) (edge, *Relay) {
 	t.Helper()
 	codec, err := turncred.NewTidCodec(testDeployment)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Codec = codec
+	cfg.Codec, cfg.Realm = codec, testRealm
+	r, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
 	minter, err := turncred.NewMinter(turncred.MinterConfig{Codec: codec, Realm: testRealm, URIs: []string{"turn:127.0.0.1"}, Revoker: r})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if approach == turncred.ApproachPush {
-		return edge{codec, push.NewIssuer(minter, "k1", r)}
+		return edge{codec, push.NewIssuer(minter, "k1", r)}, r
 	}
 	ring, err := turncred.NewKeyRing(turncred.Key{ID: "k1", Secret: testKm})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return edge{codec, sharedkey.NewIssuer(minter, ring, sharedkey.HMACSHA1)}
+	return edge{codec, sharedkey.NewIssuer(minter, ring, sharedkey.HMACSHA1)}, r
 }
 
 func (e edge) issue(t *testing.T, impi turncred.IMPI, binding turncred.Binding) turncred.Credential {

@@ -19,13 +19,13 @@ var ErrInsecure = errors.New("unsafe connection to the database")
 
 // CheckDSN reports what Open would refuse of a connection string.
 func CheckDSN(dsn string, allowInsecure bool) error {
-	_, err := parse(dsn, allowInsecure)
+	_, err := ParseDSN(dsn, allowInsecure)
 	return err
 }
 
-// parse reads a connection string and holds it to the rule: to another host, TLS with the
+// ParseDSN reads a connection string and holds it to the rule: to another host, TLS with the
 // server's name checked. Where it has no sslmode, it gets that one.
-func parse(dsn string, allowInsecure bool) (*pgxpool.Config, error) {
+func ParseDSN(dsn string, allowInsecure bool) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, errDSN

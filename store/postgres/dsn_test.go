@@ -34,7 +34,7 @@ func TestParseDSN(t *testing.T) {
 		{dsn: "postgres://u:hunter2@127.0.0.1/x?sslmode=best", want: errDSN},
 	} {
 		t.Run(tt.dsn, func(t *testing.T) {
-			cfg, err := parse(tt.dsn, tt.allow)
+			cfg, err := ParseDSN(tt.dsn, tt.allow)
 			if (err == nil) != (tt.want == nil) || errors.Is(tt.want, ErrInsecure) && !errors.Is(err, ErrInsecure) {
 				t.Fatalf("parse = %v, want %v", err, tt.want)
 			}

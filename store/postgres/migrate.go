@@ -29,7 +29,7 @@ func Schema(ctx context.Context, dsn string, allowInsecure bool) (all []migratio
 
 // connected opens one connection under the rules of Open.
 func connected(ctx context.Context, dsn string, allowInsecure bool, f func(*pgx.Conn) error) error {
-	pc, err := parse(dsn, allowInsecure)
+	pc, err := ParseDSN(dsn, allowInsecure)
 	if err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}

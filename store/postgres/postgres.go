@@ -78,7 +78,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 16
 	}
-	pc, err := parse(cfg.DSN, cfg.AllowInsecure)
+	pc, err := ParseDSN(cfg.DSN, cfg.AllowInsecure)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}

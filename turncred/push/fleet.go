@@ -16,7 +16,7 @@ import (
 	"epcscf/turncred"
 )
 
-// RelayConfig is a relay of a fleet. Name, Address and URIs must be set.
+// RelayConfig is a relay of a fleet. Name, URIs, and Address or Foreign must be set.
 type RelayConfig struct {
 	Name       string   // in the journal, logs and metrics; the choice goes by it
 	Address    string   // HOST:PORT of its credential interface
@@ -24,6 +24,7 @@ type RelayConfig struct {
 	URIs       []string // RFC 7065, for WICs
 	Weight     int      // its share of the users; 0: it is drained, and gets nobody new
 	Region     string
+	Foreign    Foreign // a TURN server that is not ours, in place of the credential interface
 }
 
 // FleetConfig configures a Fleet. Domain, Name, Epoch, Keys, Relays and Journal must be set.
@@ -159,13 +160,15 @@ func (f *Fleet) Run(ctx context.Context) error {
 			g.Go(func() error { m.write(ctx); return nil })
 		}
 		g.Go(func() error { m.keep(ctx); return nil })
-		if f.cfg.Event != nil {
+		if f.cfg.Event != nil && m.client != nil {
 			g.Go(func() error { m.follow(ctx); return nil })
 		}
 	}
 	err := g.Wait()
 	for _, m := range *f.members.Load() {
-		m.client.Close()
+		if m.client != nil {
+			m.client.Close()
+		}
 	}
 	return err
 }

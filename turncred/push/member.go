@@ -26,7 +26,7 @@ const requestTimeout = time.Second
 type member struct {
 	RelayConfig
 	f      *Fleet
-	client *Client
+	client *Client // nil where Foreign is set
 	ledger *ledger
 	weight atomic.Int64
 
@@ -56,13 +56,14 @@ func (f *Fleet) newMember(r RelayConfig) (*member, error) {
 	if len(r.URIs) == 0 {
 		return nil, errors.New("no URI: WICs could not reach it")
 	}
-	c, err := NewClient(ClientConfig{Address: r.Address, ServerName: r.ServerName, Domain: f.cfg.Domain, Name: f.cfg.Name, Epoch: f.cfg.Epoch, Keys: f.cfg.Keys})
-	if err != nil {
-		return nil, err
-	}
-	m := &member{RelayConfig: r, f: f, client: c, ledger: newLedger(), wake: make(chan struct{}, writersPerRelay), trouble: make(chan struct{}, 1)}
+	m := &member{RelayConfig: r, f: f, ledger: newLedger(), wake: make(chan struct{}, writersPerRelay), trouble: make(chan struct{}, 1)}
 	m.weight.Store(int64(r.Weight))
-	return m, nil
+	if r.Foreign != nil {
+		return m, nil
+	}
+	var err error
+	m.client, err = NewClient(ClientConfig{Address: r.Address, ServerName: r.ServerName, Domain: f.cfg.Domain, Name: f.cfg.Name, Epoch: f.cfg.Epoch, Keys: f.cfg.Keys})
+	return m, err
 }
 
 func (m *member) health() (up bool, s State) {
@@ -152,24 +153,16 @@ func (m *member) send(ctx context.Context, batch []*write) {
 	}
 }
 
-// exchange writes items, in a request of their own where there is only one. What is sent is
-// in the ledger before, since its answer may be lost.
+// exchange writes items and draws the conclusions.
 func (m *member) exchange(ctx context.Context, items []Item) (results []error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	m.ledger.add(items, m.f.cfg.Now())
-	if len(items) > 1 {
-		results, err = m.client.Batch(ctx, items)
+	if m.Foreign != nil {
+		results, err = m.tell(ctx, items)
 	} else {
-		it := items[0]
-		if it.Record != nil {
-			err = m.client.Put(ctx, *it.Record)
-		} else {
-			err = m.client.Revoke(ctx, *it.Revocation)
-		}
-		if isItems(err) {
-			results, err = []error{err}, nil
-		}
+		// What is sent is in the ledger before, since its answer may be lost.
+		m.ledger.add(items, m.f.cfg.Now())
+		results, err = m.request(ctx, items)
 	}
 	if err != nil {
 		m.failed(err)
@@ -179,6 +172,23 @@ func (m *member) exchange(ctx context.Context, items []Item) (results []error, e
 		m.answered(it, results[i])
 	}
 	return results, nil
+}
+
+// request writes items at the credential interface, one in a request of its own.
+func (m *member) request(ctx context.Context, items []Item) (results []error, err error) {
+	if len(items) > 1 {
+		return m.client.Batch(ctx, items)
+	}
+	it := items[0]
+	if it.Record != nil {
+		err = m.client.Put(ctx, *it.Record)
+	} else {
+		err = m.client.Revoke(ctx, *it.Revocation)
+	}
+	if isItems(err) {
+		return []error{err}, nil
+	}
+	return nil, err
 }
 
 // answered draws the conclusion of the relay's answer to an item.
@@ -270,6 +280,12 @@ func (m *member) rest(ctx context.Context) {
 func (m *member) attend(ctx context.Context) {
 	if err := m.settle(ctx); err != nil {
 		m.missed(ctx, err)
+		return
+	}
+	if m.Foreign != nil {
+		if err := m.check(ctx); err != nil {
+			m.missed(ctx, err)
+		}
 		return
 	}
 	same, err := m.compare(ctx)

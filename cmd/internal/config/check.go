@@ -70,13 +70,13 @@ func (f *File) checkEdge() {
 
 // checkTURNServer is the relay in this process, or those elsewhere.
 func (f *File) checkTURNServer() {
-	if len(f.fleet.Relays) > 0 && f.notGiven("relay") {
+	if len(f.relayItems) > 0 && f.notGiven("relay") {
 		f.relayOn = false
 	}
 	switch {
-	case len(f.fleet.Relays) > 0 && f.relayOn:
+	case len(f.relayItems) > 0 && f.relayOn:
 		f.addAt("relay.enabled", "turn.relays has relays in processes of their own: leave the section relay out, or write enabled: false")
-	case len(f.fleet.Relays) > 0:
+	case len(f.relayItems) > 0:
 		f.checkFleet()
 	case f.relayOn:
 		f.checkRelay()

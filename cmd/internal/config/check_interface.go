@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"epcscf/cmd/internal/node"
@@ -14,6 +15,7 @@ func (f *File) checkFleet() {
 	if len(f.node.TURN.URIs) > 0 {
 		f.addAt("turn.uris", "is of no use beside turn.relays: each relay has its own uris there")
 	}
+	f.checkRelays()
 	if n := len(f.fleet.Relays); f.fleet.Spare >= n {
 		f.addAt("turn.spare", "%d beyond the chosen relay, and turn.relays has %d: want %d or fewer", f.fleet.Spare, n, n-1)
 	}
@@ -21,7 +23,11 @@ func (f *File) checkFleet() {
 	if f.fleet.Domain == "" {
 		f.fleet.Domain = f.node.Proxy.Domain
 	}
-	f.checkPlace("turn.interface", &f.fleet.Interface, push.RoleEdge)
+	if slices.ContainsFunc(f.relayItems, func(r relayItem) bool { return !r.foreign }) {
+		f.checkPlace("turn.interface", &f.fleet.Interface, push.RoleEdge)
+	} else {
+		f.checkStateDir("turn.interface.state_dir", &f.fleet.Interface)
+	}
 	f.node.Fleet = &f.fleet
 }
 

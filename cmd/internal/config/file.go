@@ -34,6 +34,7 @@ type File struct {
 	relay                node.Relay
 	relayOn              bool
 	fleet                node.Fleet
+	relayItems           []relayItem
 	relayNode            node.RelayConfig
 	place                node.Interface // at the credential interface
 	startAlone           string

@@ -153,7 +153,7 @@ func showCertificates(cfg Config, reg prometheus.Registerer) *shownCertificates 
 	if cfg.CoreTLS != nil {
 		s.add("core", cfg.CoreTLS.Certificate, reg)
 	}
-	if cfg.Fleet != nil {
+	if cfg.Fleet != nil && cfg.Fleet.ours() {
 		s.add("interface", cfg.Fleet.Certificate, reg)
 		s.trust("interface", cfg.Fleet.Authorities)
 	}

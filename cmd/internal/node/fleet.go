@@ -17,7 +17,7 @@ import (
 // Fleet are relays in processes of their own, which an edge gives credentials to.
 type Fleet struct {
 	Interface
-	Relays []push.RelayConfig
+	Relays []FleetRelay
 	Spare  int    // how many relays beyond the chosen one get each credential
 	Region string // of this edge
 }
@@ -61,20 +61,29 @@ func (j *journal) close() error {
 	return j.store.Close()
 }
 
-// newFleet wires the relays; without a journal, to check the configuration only.
-func newFleet(cfg Config, j *journal, reg prometheus.Registerer) (*push.Fleet, error) {
+// wireFleet wires the relays; without a journal, to check the configuration only.
+func (t *turnSide) wireFleet(cfg Config, j *journal, reg prometheus.Registerer) (err error) {
 	f := cfg.Fleet
-	if err := f.CheckCertificate(push.RoleEdge); err != nil {
-		return nil, err
+	if f.ours() {
+		if err := f.CheckCertificate(push.RoleEdge); err != nil {
+			return err
+		}
 	}
 	set := push.FleetConfig{
-		Domain: f.Domain, Name: f.Name, Epoch: 1, Keys: interfaceKeys{&f.Interface}, Relays: f.Relays, Spare: f.Spare, Region: f.Region,
+		Domain: f.Domain, Name: f.Name, Epoch: 1, Keys: interfaceKeys{&f.Interface}, Spare: f.Spare, Region: f.Region,
 		Journal: unopenedJournal{}, Logger: cfg.Logger, Metrics: reg,
+	}
+	if set.Relays, t.coturns, err = newCoturns(f, t.realm, t.codec, cfg.Logger); err != nil {
+		return err
 	}
 	if j != nil {
 		set.Epoch, set.Journal = j.epoch, j.store.Journal()
 	}
-	return push.NewFleet(context.Background(), set)
+	for _, r := range f.Relays {
+		t.uris = append(t.uris, r.URIs...)
+	}
+	t.fleet, err = push.NewFleet(context.Background(), set)
+	return err
 }
 
 // unopenedJournal is the journal of a fleet that never runs.

@@ -19,7 +19,6 @@ import (
 
 	"epcscf/cmd/internal/proxyproto"
 	"epcscf/proxy"
-	"epcscf/turncred/push"
 )
 
 // stopWithin is how long flows and requests have to end after the context did.
@@ -175,7 +174,7 @@ func (n *Node) SetTURN(next TURN) error {
 }
 
 // SetWeights takes the shares of the fleet's relays from now on.
-func (n *Node) SetWeights(relays []push.RelayConfig) {
+func (n *Node) SetWeights(relays []FleetRelay) {
 	for _, r := range relays {
 		if n.turn.fleet != nil {
 			n.turn.fleet.SetWeight(r.Name, r.Weight)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"epcscf/relay"
+	"epcscf/store/coturn"
 	"epcscf/turncred"
 	"epcscf/turncred/push"
 	"epcscf/turncred/sharedkey"
@@ -39,6 +40,8 @@ type turnSide struct {
 	hash   sharedkey.Algorithm
 	tokens *tokenSide  // nil: none are taken
 	fleet  *push.Fleet // nil: no relay is in another process
+	// coturns are those of the fleet that are no relays of ours.
+	coturns []*coturn.Relay
 
 	issuer atomic.Pointer[turncred.Provisioner]
 	auth   atomic.Pointer[turncred.Authenticator]
@@ -68,13 +71,10 @@ func newTURNSide(cfg Config, at Addresses, j *journal, reg prometheus.Registerer
 			t.uris = turnURIs(cfg.Relay.PublicName, at)
 		}
 	case cfg.Fleet != nil:
-		if t.fleet, err = newFleet(cfg, j, reg); err != nil {
-			return nil, err
+		if err = t.wireFleet(cfg, j, reg); err != nil {
+			return nil, errors.Join(err, t.close())
 		}
 		t.sink, revoker = t.fleet, t.fleet
-		for _, r := range cfg.Fleet.Relays {
-			t.uris = append(t.uris, r.URIs...)
-		}
 	default:
 		revoker = newUnheard(reg)
 		cfg.Logger.Warn("the TURN server is not ours: a revocation reaches nobody, a credential is good until it expires", "uris", t.uris)
@@ -218,6 +218,11 @@ func (t *turnSide) setAuth(keys []turncred.Key) error {
 	for i, k := range keys {
 		kids[i] = k.ID
 	}
+	for _, c := range t.coturns {
+		if err := c.SetKeys(keys); err != nil {
+			return err
+		}
+	}
 	t.auth.Store(&auth)
 	t.kids.Store(&kids)
 	return nil
@@ -286,7 +291,13 @@ func (t *turnSide) serve(g *errgroup.Group, s *sockets, cfg *Relay) {
 }
 
 func (t *turnSide) close() error {
-	if t == nil || t.relay == nil {
+	if t == nil {
+		return nil
+	}
+	for _, c := range t.coturns {
+		c.Close()
+	}
+	if t.relay == nil {
 		return nil
 	}
 	return t.relay.Close()
