@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -89,6 +91,10 @@ func TestFleet(t *testing.T) {
 	if !home.allocates(t, alice.Username, alice.Password) {
 		t.Error("kill -9 of the relay lost a credential")
 	}
+	f.edge.eventually(t, "the edge hears of allocations", func() bool {
+		_, m := f.edge.get("/metrics")
+		return regexp.MustCompile(`epcscf_push_events_total\{relay="relay[12]",type="allocated"\} [1-9]`).MatchString(m)
+	})
 	kill()
 	alice.leave() // the relay cannot hear it
 	name := strings.TrimSuffix(filepath.Base(home.file), ".yaml")
@@ -139,6 +145,26 @@ func TestFleetSharedKey(t *testing.T) {
 	f.edge.wic(t, "relay-check")
 	if !f.bothUp() {
 		t.Error("a relay does not answer with the renewed certificate")
+	}
+}
+
+// TestRelayWaitsForAnEdge: with start_alone: wait no client is served before an edge has
+// spoken. SIGTERM ends with 0.
+func TestRelayWaitsForAnEdge(t *testing.T) {
+	f := prepareFleet(t, "push")
+	f.relay1.edit(t, "relay:\n", "relay:\n  start_alone: wait\n")
+	ctx, term := context.WithCancel(context.Background())
+	f.relay1.term = term
+	go func() { f.relay1.exit <- run(ctx, []string{"relay", "-c", f.relay1.file}, f.relay1.out, f.relay1.log) }()
+	t.Cleanup(func() { f.relay1.end(t) })
+	f.relay1.eventually(t, "it waits", func() bool {
+		status, _ := f.relay1.get("/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(f.relay1.log.String(), "waiting for an edge")
+	})
+	f.edge.spawn(t)
+	f.relay1.eventually(t, "it is ready", f.relay1.ready)
+	if code := f.relay1.end(t); code != 0 {
+		t.Errorf("SIGTERM ends with %d\n%s", code, f.relay1.log)
 	}
 }
 

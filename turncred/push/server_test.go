@@ -245,6 +245,23 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
+// TestNoResumption: a session outlives nothing, so a change of the authorities counts at once.
+func TestNoResumption(t *testing.T) {
+	w := startRelay(t, nil)
+	k := keysOf(t, authority(), RoleEdge, "edge1", time.Hour)
+	cache := tls.NewLRUClientSessionCache(1)
+	for range 3 {
+		res, err := rawClient(t, k, &tls.Config{MinVersion: tls.VersionTLS13, ClientSessionCache: cache}).Get("https://" + w.addr + digestPath + "?expires_after=0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.TLS.DidResume {
+			t.Error("a session was resumed")
+		}
+	}
+}
+
 // TestClientWantsARelay: another node of the deployment is no relay, whatever its host.
 func TestClientWantsARelay(t *testing.T) {
 	for _, role := range []Role{RoleEdge, RoleWAF} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -76,6 +77,7 @@ func (t *turnSide) wireFleet(cfg Config, j *journal, reg prometheus.Registerer) 
 	if set.Relays, t.coturns, err = newCoturns(f, t.realm, t.codec, cfg.Logger); err != nil {
 		return err
 	}
+	set.Event = followed(cfg.Logger, set.Relays, reg)
 	if j != nil {
 		set.Epoch, set.Journal = j.epoch, j.store.Journal()
 	}
@@ -84,6 +86,29 @@ func (t *turnSide) wireFleet(cfg Config, j *journal, reg prometheus.Registerer) 
 	}
 	t.fleet, err = push.NewFleet(context.Background(), set)
 	return err
+}
+
+// followed counts and logs what happens at the relays, so that the edge knows who uses what.
+func followed(log *slog.Logger, relays []push.RelayConfig, reg prometheus.Registerer) func(string, push.Event) {
+	count := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "epcscf_push_events_total", Help: "Events of the relays' allocations; gap: some were lost.",
+	}, []string{"relay", "type"})
+	reg.MustRegister(count)
+	for _, r := range relays {
+		for _, t := range []push.EventType{push.EventAllocated, push.EventBytes, push.EventEnded, push.EventGap} {
+			count.WithLabelValues(r.Name, string(t))
+		}
+	}
+	return func(relay string, e push.Event) {
+		switch e.Type {
+		case push.EventAllocated, push.EventBytes, push.EventEnded, push.EventGap:
+		default: // a younger relay's
+			return
+		}
+		count.WithLabelValues(relay, string(e.Type)).Inc()
+		log.Debug("allocation at a relay", "relay", relay, "type", e.Type, "tid", e.Tid, "subject", e.Subject, "relayed", e.Relayed,
+			"reason", e.Reason, "to_peers", e.ToPeers, "from_peers", e.FromPeers)
+	}
 }
 
 // unopenedJournal is the journal of a fleet that never runs.
