@@ -74,7 +74,8 @@ func TestCoturnTakesOurTokens(t *testing.T) {
 		t.Fatalf("THIRD-PARTY-AUTHORIZATION %q, %v\n%s", name, err, &log)
 	}
 	if got := turn.allocate(challenge, a.KeyID, raw, key); got.Type.Class != stun.ClassSuccessResponse {
-		t.Errorf("our token: %s\n%s", got, &log)
+		code, _ := got.Get(stun.AttrErrorCode)
+		t.Errorf("our token, mac_key %x: %q\n%s", key, code, &log)
 	}
 	raw[len(raw)-1] ^= 1
 	if got := turn.allocate(challenge, a.KeyID, raw, key); got.Type.Class != stun.ClassErrorResponse {
@@ -99,15 +100,16 @@ func freePort(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// send sends m until an answer comes, and returns it.
-func (c *turnClient) send(m *stun.Message) *stun.Message {
+// send sends m until an answer comes, and returns it; nil where none comes in time.
+func (c *turnClient) send(m *stun.Message, within time.Duration) *stun.Message {
 	c.t.Helper()
 	buf := make([]byte, 1500)
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
 		_, err := c.conn.Write(m.Raw)
 		_ = c.conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 		n, err2 := c.conn.Read(buf)
-		if errors.Join(err, err2) != nil { // not up yet
+		if errors.Join(err, err2) != nil { // not up yet, which a loopback socket hears at once
+			time.Sleep(20 * time.Millisecond)
 			continue
 		}
 		got := &stun.Message{Raw: append([]byte(nil), buf[:n]...)}
@@ -115,40 +117,58 @@ func (c *turnClient) send(m *stun.Message) *stun.Message {
 			return got
 		}
 	}
-	c.t.Fatal("no answer from " + c.addr)
 	return nil
 }
 
 var allocateUDP = stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{17, 0, 0, 0}}
 
-// challenge asks without credentials, from a new address.
+// challenge asks without credentials, from a new address each time: coturn may lose for good
+// the one from which it is asked while it comes up.
 func (c *turnClient) challenge() *stun.Message {
 	c.t.Helper()
-	var err error
-	if c.conn, err = net.Dial("udp", c.addr); err != nil {
-		c.t.Fatal(err)
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		var err error
+		if c.conn, err = net.Dial("udp", c.addr); err != nil {
+			c.t.Fatal(err)
+		}
+		conn := c.conn
+		c.t.Cleanup(func() { _ = conn.Close() })
+		m, err := stun.Build(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), allocateUDP)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if got := c.send(m, time.Second); got != nil {
+			return got
+		}
 	}
-	c.t.Cleanup(func() { _ = c.conn.Close() })
-	m, err := stun.Build(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), allocateUDP)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return c.send(m)
+	c.t.Fatal("no answer from " + c.addr)
+	return nil
 }
 
 // allocate asks with a token (RFC 7635 §5); REALM, which the RFC does without, is for coturn.
+// A server that comes up may have forgotten the nonce of its first answer, and says so.
 func (c *turnClient) allocate(challenge *stun.Message, kid string, token, key []byte) *stun.Message {
 	c.t.Helper()
-	realm, err := challenge.Get(stun.AttrRealm)
-	nonce, err2 := challenge.Get(stun.AttrNonce)
-	if err != nil || err2 != nil {
-		c.t.Fatalf("challenge: %s", challenge)
+	for tries := 1; ; tries++ {
+		realm, err := challenge.Get(stun.AttrRealm)
+		nonce, err2 := challenge.Get(stun.AttrNonce)
+		if err != nil || err2 != nil {
+			c.t.Fatalf("challenge: %s", challenge)
+		}
+		m, err := stun.Build(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), allocateUDP,
+			stun.NewUsername(kid), stun.RawAttribute{Type: stun.AttrRealm, Value: realm}, stun.RawAttribute{Type: stun.AttrNonce, Value: nonce},
+			stun.RawAttribute{Type: 0x001B, Value: token}, stun.MessageIntegrity(key))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		got := c.send(m, 10*time.Second)
+		if got == nil {
+			c.t.Fatal("no answer to a token from " + c.addr)
+		}
+		var code stun.ErrorCodeAttribute
+		if tries == 5 || code.GetFrom(got) != nil || code.Code != stun.CodeStaleNonce {
+			return got
+		}
+		challenge = got
 	}
-	m, err := stun.Build(stun.TransactionID, stun.NewType(stun.MethodAllocate, stun.ClassRequest), allocateUDP,
-		stun.NewUsername(kid), stun.RawAttribute{Type: stun.AttrRealm, Value: realm}, stun.RawAttribute{Type: stun.AttrNonce, Value: nonce},
-		stun.RawAttribute{Type: 0x001B, Value: token}, stun.MessageIntegrity(key))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return c.send(m)
 }
