@@ -121,14 +121,34 @@ func (r *RemoteKeys) fetch(ctx context.Context) (map[string]crypto.PublicKey, er
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %d", r.url, resp.StatusCode)
 	}
-	var set jose.JSONWebKeySet
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxKeysBody)).Decode(&set); err != nil {
+	keys, err := ReadKeys(resp.Body)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.url, err)
 	}
-	if len(set.Keys) > maxKeys {
-		return nil, errors.New(r.url + ": too many keys")
+	return keys, nil
+}
+
+// KnownKeys are keys by their kid, which do not change.
+type KnownKeys map[string]crypto.PublicKey
+
+// Key implements Keys.
+func (k KnownKeys) Key(_ context.Context, kid string) (crypto.PublicKey, error) {
+	if key := k[kid]; key != nil {
+		return key, nil
 	}
-	keys := map[string]crypto.PublicKey{}
+	return nil, fmt.Errorf("%w: unknown kid", ErrInvalid)
+}
+
+// ReadKeys reads a JWKS, and leaves out what could verify no token.
+func ReadKeys(r io.Reader) (KnownKeys, error) {
+	var set jose.JSONWebKeySet
+	if err := json.NewDecoder(io.LimitReader(r, maxKeysBody)).Decode(&set); err != nil {
+		return nil, err
+	}
+	if len(set.Keys) > maxKeys {
+		return nil, errors.New("too many keys")
+	}
+	keys := KnownKeys{}
 	for _, k := range set.Keys {
 		if k.KeyID != "" && k.IsPublic() && k.Valid() && (k.Use == "" || k.Use == "sig") {
 			keys[k.KeyID] = k.Key

@@ -22,6 +22,7 @@ func (f *File) check() {
 	f.checkTURNServer()
 	f.checkSecrets()
 	f.checkTokens()
+	f.checkBearer()
 	f.checkStore()
 	f.checkCertificates()
 	f.checkCoreTLS()

@@ -1,9 +1,7 @@
 package config
 
 import (
-	"crypto/x509"
 	"net/netip"
-	"os"
 
 	"epcscf/cmd/internal/node"
 	"epcscf/proxy"
@@ -30,12 +28,7 @@ func (f *File) checkCoreTLS() {
 		f.addAt("core.tls", "want cert_file and key_file too: the core sees by them that we are its edge")
 		return
 	}
-	pool := x509.NewCertPool()
-	if pem, err := os.ReadFile(f.path(f.coreCA)); err != nil {
-		f.addAt("core.tls.ca_file", "%v", node.FileError(f.path(f.coreCA), err))
-	} else if !pool.AppendCertsFromPEM(pem) {
-		f.addAt("core.tls.ca_file", "%s: no certificate in it: want PEM, as -----BEGIN CERTIFICATE-----", f.path(f.coreCA))
-	}
+	pool := f.authorities("core.tls.ca_file", f.coreCA)
 	f.node.CoreTLS = &node.CoreTLS{
 		Listen: node.Address{
 			AddrPort: netip.AddrPortFrom(f.node.Core.Addr(), f.coreTLSPort),

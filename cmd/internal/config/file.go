@@ -47,6 +47,8 @@ type File struct {
 	coreTLSPort                               uint16
 	store                                     node.Store
 	storeFiles                                storeFiles
+	bearer                                    node.Bearer
+	bearerKeys, bearerSecret, bearerCA        string // file names
 
 	wafOn             bool
 	waf               node.WAF

@@ -36,7 +36,9 @@ type Config struct {
 	// Page is served where no WebSocket is asked for; nil: nothing is.
 	Page http.Handler
 
-	WAF   *WAF // nil: no authorization server
+	WAF    *WAF    // nil: no authorization server
+	Bearer *Bearer // nil: the edge takes no access tokens
+
 	TURN  TURN
 	Relay *Relay // nil: Fleet or a TURN server that is not ours serves
 	Fleet *Fleet // nil: no relay of ours is in another process

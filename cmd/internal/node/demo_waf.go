@@ -30,6 +30,7 @@ func (d *Demo) addWAF(cfg *Config) error {
 	cfg.TURN.Tokens = Tokens{
 		ServerName: "turn." + d.Domain, MaxLifetime: d.TTL, Keys: []token.Key{{ID: id, Secret: turncred.NewSecret(k[:])}},
 	}
+	cfg.Bearer = &Bearer{}
 	cfg.WAF = &WAF{
 		Listen: Address{AddrPort: d.WAFListen, From: "--waf-listen"}, Certificate: cfg.Certificate, Store: Store{Kind: StoreMemory},
 		Settings: waf.Config{AllowImplicit: true, Registration: waf.Registration{Audience: "sip:" + d.Domain}},
@@ -65,7 +66,7 @@ func (n *DemoNode) fillWAF(ctx context.Context, d Demo, sec secrets) (err error)
 	if err != nil {
 		return fmt.Errorf("WAF: %w", err)
 	}
-	n.info.WAF, n.info.WAFClient = n.waf.expected.Issuer, demoClient
+	n.info.WAF, n.info.WAFClient = n.waf.issuer, demoClient
 	n.info.WAFAccess, err = waf.NewInitialAccess(ctx, records, time.Now().Add(30*24*time.Hour))
 	return err
 }

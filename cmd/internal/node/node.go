@@ -39,6 +39,7 @@ type Node struct {
 	journal     *journal        // nil: there is no fleet
 	waf         *wafSide        // nil: there is none
 	proxy       *proxy.Proxy
+	tokens      *tokenCheck // nil: the edge takes none
 	https       http.Handler
 	admin       http.Handler
 }
@@ -106,17 +107,21 @@ func (n *Node) wire(at Addresses) (err error) {
 		return err
 	}
 	edge := cfg.Proxy
-	if edge.Bearer, err = n.waf.bearer(cfg.WAF); err != nil {
-		return err
-	}
 	edge.CoreAddr, edge.Provisioner = at.Core, n.turn
 	edge.Logger, edge.Metrics = cfg.Logger, reg
+	if n.waf == nil && cfg.Bearer != nil {
+		if n.tokens, err = newTokenCheck(*cfg.Bearer); err != nil {
+			return err
+		}
+	}
+	n.tokens.edge(&edge)
 	if c := cfg.CoreTLS; c != nil {
 		edge.Core.TLS, edge.Core.TLSPort = coreTLS(c), c.Listen.Port()
 	}
 	if n.proxy, err = proxy.New(edge); err != nil {
 		return fmt.Errorf("edge: %w", err)
 	}
+	n.tokens.use(n.proxy)
 	n.https = n.proxy
 	if cfg.Page != nil {
 		n.https = pageOrWebSocket(cfg.Page, n.proxy)

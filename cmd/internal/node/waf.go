@@ -18,7 +18,6 @@ import (
 	"epcscf/turncred"
 	"epcscf/turncred/token"
 	"epcscf/waf"
-	"epcscf/waf/bearer"
 )
 
 // WAF says where the OAuth authorization server listens, and what it does.
@@ -27,21 +26,19 @@ type WAF struct {
 	Certificate *Certificate
 	Store       Store // its users, clients, grants and keys
 	// Settings are the WAF's own but for what the node adds: Records, Keys, Secret, Relays,
-	// Revoker, which is the edge beside it, Logger, Metrics; Issuer where it is empty is https:// and the address of Listen.
+	// Revoker, which is the edge beside it, Logger, Metrics; Issuer where it is empty is
+	// https:// and the address of Listen.
 	Settings waf.Config
-	// EveryRequest and CloseOnBad are those of proxy.Bearer.
-	EveryRequest, CloseOnBad bool
 }
 
 // wafSide is the authorization server and what it lives on.
 type wafSide struct {
 	*waf.Server
-	expected bearer.Expected // what the edge wants of a token
-	revoked  *bearer.Revocations
-	records  store.Store
-	keys     *waf.SigningKeys
-	tokens   *token.Issuer // nil: the relay takes none of ours
-	log      *slog.Logger
+	issuer  string
+	records store.Store
+	keys    *waf.SigningKeys
+	tokens  *token.Issuer // nil: the relay takes none of ours
+	log     *slog.Logger
 }
 
 // newWAFSide returns nil where there is no WAF. Without a socket the configuration is only
@@ -50,7 +47,7 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 	if n.cfg.WAF == nil {
 		return nil, nil
 	}
-	w, cfg := &wafSide{log: n.log, revoked: bearer.NewRevocations(nil)}, n.cfg.WAF.Settings
+	w, cfg := &wafSide{log: n.log}, n.cfg.WAF.Settings
 	where := n.cfg.WAF.Store
 	if len(n.sockets.waf) == 0 {
 		where = Store{Kind: StoreMemory}
@@ -76,6 +73,12 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 	if cfg.Issuer == "" {
 		cfg.Issuer = "https://" + at.WAF[0].String()
 	}
+	if n.cfg.Bearer != nil {
+		if n.tokens, err = newTokenCheck(n.cfg.Bearer.of(cfg, w.keys)); err != nil {
+			return nil, err
+		}
+		cfg.Revoker = n.tokens
+	}
 	cfg.Records, cfg.Keys, cfg.Secret, cfg.Logger, cfg.Metrics = w.records, w.keys, turncred.NewSecret(secret), n.log, reg
 	if t := n.cfg.TURN.Tokens; t.ServerName != "" && slices.ContainsFunc(t.Keys, func(k token.Key) bool { return !k.Foreign }) {
 		ring, err := token.NewKeyRing(t.Keys...)
@@ -87,11 +90,7 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 		}
 		cfg.Relays = []waf.Relay{{Name: t.ServerName, URIs: n.turn.uris, Tokens: w.tokens}}
 	}
-	if cfg.Registration.Scope == "" {
-		cfg.Registration.Scope = waf.ScopeRegistration
-	}
-	cfg.Revoker = edgeRevoker{n}
-	w.expected = bearer.Expected{Issuer: cfg.Issuer, Audience: cfg.Registration.Audience, Scope: cfg.Registration.Scope}
+	w.issuer = cfg.Issuer
 	w.Server, err = waf.New(cfg)
 	return w, err
 }
