@@ -243,7 +243,10 @@ func freeAddr(t *testing.T) string {
 // startCore runs a miniature core until the test ends, and returns its address.
 func startCore(t *testing.T) string {
 	t.Helper()
-	core, err := minicore.New(minicore.Config{Domain: "ims.test", TrustedEdges: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Users: map[string]turncred.Secret{"alice": turncred.NewSecret([]byte("password of alice"))}})
+	core, err := minicore.New(minicore.Config{
+		Domain: "ims.test", Users: map[string]turncred.Secret{"alice": turncred.NewSecret([]byte("password of alice"))},
+		TrustedEdges: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,16 +273,22 @@ func startCore(t *testing.T) string {
 // wic runs bin/wic's command as alice.
 func (s *served) wic(t *testing.T, command string, flags ...string) string {
 	t.Helper()
+	out, err := s.wicCommand(t, command, flags...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("wic %s: %v\n%s\n%s", command, err, out, s.log)
+	}
+	return string(out)
+}
+
+// wicCommand is bin/wic's command as alice, not yet run.
+func (s *served) wicCommand(t *testing.T, command string, flags ...string) *exec.Cmd {
+	t.Helper()
 	bin := filepath.Join(s.dir, "wic")
 	if _, err := os.Stat(bin); err != nil {
 		if out, err := exec.Command("go", "build", "-o", bin, "epcscf/cmd/wic").CombinedOutput(); err != nil {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
 	}
-	out, err := exec.Command(bin, append([]string{command, "--url", "wss://" + s.web + "/ws", "--domain", "ims.test", "--user", "alice",
-		"--password-file", filepath.Join(s.dir, "alice.pw"), "--ca", s.ca.File, "--json"}, flags...)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("wic %s: %v\n%s\n%s", command, err, out, s.log)
-	}
-	return string(out)
+	return exec.Command(bin, append([]string{command, "--url", "wss://" + s.web + "/ws", "--domain", "ims.test", "--user", "alice",
+		"--password-file", filepath.Join(s.dir, "alice.pw"), "--ca", s.ca.File, "--json"}, flags...)...)
 }

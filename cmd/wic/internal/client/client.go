@@ -35,17 +35,20 @@ const (
 	writeTimeout = 5 * time.Second
 )
 
-// Config configures a Client. URL, Domain, User and Password must be set.
+// Config configures a Client. URL, Domain, User, and Password or Token must be set.
 type Config struct {
 	URL      string // wss://host[:port]/path
 	Domain   string // home domain
 	User     string // user part of the public identity
 	AuthUser string // digest user name; default User
 	Password turncred.Secret
-	Roots    *x509.CertPool // nil: the system's
-	Origin   string         // "" sends none
-	Expires  time.Duration  // wish for the registration; default 600 s
-	Agent    string         // User-Agent; "" sends none
+	// Token returns an access token to register with in place of the password (RFC 8898). It
+	// is called for each request, so that it can be renewed. nil: there is none.
+	Token   func() (turncred.Secret, error)
+	Roots   *x509.CertPool // nil: the system's
+	Origin  string         // "" sends none
+	Expires time.Duration  // wish for the registration; default 600 s
+	Agent   string         // User-Agent; "" sends none
 }
 
 // Client is one connection with at most one registration. Its methods other than Close

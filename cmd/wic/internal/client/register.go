@@ -66,6 +66,18 @@ func (e *StatusError) Error() string {
 
 func (c *Client) statusError(req *sip.Request, res *sip.Response) error {
 	e := &StatusError{Method: string(req.Method), Code: res.StatusCode, Reason: printable(res.Reason)}
+	switch {
+	case c.cfg.Token == nil:
+	case res.StatusCode == 401 && bearerChallenge(res) == "":
+		e.hint = "the edge takes the token, or none, but its core wants a password all the same: does it trust the edge?"
+		return e
+	case res.StatusCode == 401 || res.StatusCode == 407:
+		e.hint = "the token is refused: is it expired, revoked, or for another edge? The server says: " + printable(bearerChallenge(res))
+		return e
+	case res.StatusCode == 403:
+		e.hint = fmt.Sprintf("is the token another user's than %s?", c.aor())
+		return e
+	}
 	switch res.StatusCode {
 	case 401, 407:
 		e.hint = fmt.Sprintf("wrong password for %q: check --user, --auth-user and --password-file", c.cfg.AuthUser)
@@ -77,6 +89,30 @@ func (c *Client) statusError(req *sip.Request, res *sip.Response) error {
 		e.hint = "the edge answers, but does not reach its core"
 	}
 	return e
+}
+
+// bearerChallenge returns the first challenge that asks for a token (RFC 8898 §4), or "".
+func bearerChallenge(res *sip.Response) string {
+	for _, name := range []string{"WWW-Authenticate", "Proxy-Authenticate"} {
+		for _, row := range sipext.Rows(res, name) {
+			if scheme, _, _ := strings.Cut(row.Value(), " "); strings.EqualFold(scheme, "Bearer") {
+				return row.Value()
+			}
+		}
+	}
+	return ""
+}
+
+// authorizeByToken adds the token, where there is one (RFC 6750 §2.1).
+func (c *Client) authorizeByToken(req *sip.Request) error {
+	if c.cfg.Token == nil {
+		return nil
+	}
+	token, err := c.cfg.Token()
+	if err == nil {
+		req.AppendHeader(sip.NewHeader("Authorization", "Bearer "+string(token.Reveal())))
+	}
+	return err
 }
 
 func (c *Client) aor() string { return "sip:" + c.cfg.User + "@" + c.cfg.Domain }
@@ -111,6 +147,9 @@ func (c *Client) Deregister(ctx context.Context) error {
 func (c *Client) Options(ctx context.Context) (sipext.TurnCred, error) {
 	req := c.request(sip.OPTIONS)
 	req.AppendHeader(sip.NewHeader(sipext.TurnCredHeader, string(sipext.KindRequest)))
+	if err := c.authorizeByToken(req); err != nil {
+		return sipext.TurnCred{}, err
+	}
 	req.SetBody(nil)
 	res, err := c.exchange(ctx, req)
 	if err != nil {
@@ -155,7 +194,7 @@ func (c *Client) register(ctx context.Context, expires time.Duration, credential
 		switch {
 		case res.IsSuccess():
 			return res, nil
-		case try == maxTries:
+		case try == maxTries, res.StatusCode == sip.StatusUnauthorized && c.cfg.Token != nil:
 			return nil, c.statusError(req, res)
 		case res.StatusCode == sip.StatusUnauthorized:
 			ch, err := c.challengeOf(res)
@@ -193,6 +232,9 @@ func (c *Client) registerRequest(expires time.Duration, credential bool) (*sip.R
 	req.AppendHeader(sip.NewHeader("Supported", "path, outbound"))
 	if credential {
 		req.AppendHeader(sip.NewHeader(sipext.TurnCredHeader, string(sipext.KindRequest)))
+	}
+	if err := c.authorizeByToken(req); err != nil {
+		return nil, err
 	}
 	if c.challenge != nil {
 		c.count++
