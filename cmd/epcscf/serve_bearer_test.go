@@ -128,7 +128,10 @@ func TestServeBearer(t *testing.T) {
 	began := time.Now()
 	s.post(t, "https://"+addr+"/revoke", secret, url.Values{"token": {good}})
 	select {
-	case <-ended:
+	case err := <-ended:
+		if err == nil {
+			t.Error("wic ended without an error")
+		}
 		t.Logf("the WebSocket ended %v after the revocation was asked for", time.Since(began))
 	case <-time.After(20 * time.Second):
 		_ = kept.Process.Kill()

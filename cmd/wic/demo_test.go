@@ -233,6 +233,8 @@ func TestFailures(t *testing.T) {
 		{"no name", []string{"does not resolve"}, d.args("register", "alice", "--url", "wss://nowhere.invalid/ws")},
 		{"another domain", []string{"REGISTER"}, d.args("register", "alice", "--domain", "other.test")},
 		{"no password file", []string{"--password-file", "no such file"}, d.args("register", "nobody")},
+		{"no token file", []string{"--token-file", "no such file"}, d.args("register", "alice", "--password-file", "", "--token-file", wrong+".not")},
+		{"a token, and no WAF", []string{"401", "core", "trust the edge"}, d.args("register", "alice", "--password-file", "", "--token-file", wrong)},
 		{"CA is no PEM", []string{"--ca", "no certificate"}, d.args("register", "alice", "--ca", wrong)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -252,6 +254,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"unknown flag"}, append(ok, "register", "--pasword")},
 		{[]string{"--user"}, []string{"register", "--password-file", "f"}},
 		{[]string{"--password-file"}, []string{"options", "--user", "alice"}},
+		{[]string{"--token-file"}, []string{"options", "--user", "alice"}},
+		{[]string{"one of them"}, append(ok, "register", "--token-file", "t")},
 		{[]string{"in clear"}, append(ok, "register", "--url", "ws://127.0.0.1/")},
 		{[]string{"wss://HOST"}, append(ok, "register", "--url", "127.0.0.1:8443")},
 		{[]string{"--timeout"}, append(ok, "register", "--timeout", "0")},
