@@ -36,6 +36,9 @@ type Bearer struct {
 	EveryRequest bool
 	// CloseOnBad closes the WebSocket after a REGISTER with a bad token (TS 33.203 X.3.2.3).
 	CloseOnBad bool
+	// Ended, where it is set, is told that nothing stands on a grant any more, in a goroutine of
+	// its own: what it has on loan can go back (TS 33.203 X.4). Not of what RevokeToken ended.
+	Ended func(ctx context.Context, grant string)
 }
 
 // TokenVerifier says whether to believe an access token. One that asks nobody may implement

@@ -165,6 +165,13 @@ func tokenFor(who claim, old *Registration) *heldToken {
 	return old.identity().token
 }
 
+// stand notes a registration that stands on a token.
+func (r *registering) stand(reg *Registration) {
+	if r.p.cfg.Bearer != nil && reg.identity().token != nil {
+		r.standing = append(r.standing, reg)
+	}
+}
+
 // withinToken cuts what the core has granted at the token's end.
 func (r *registering) withinToken(c *contact, life time.Duration) time.Duration {
 	if r.p.cfg.Bearer == nil {

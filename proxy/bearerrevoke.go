@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,7 +68,38 @@ func (p *Proxy) standingOn(id string) map[*Registration]struct{} {
 
 func (t *heldToken) is(id string) bool { return t != nil && id != "" && (t.id == id || t.grant == id) }
 
-// endIfRevoked ends a registration whose token was revoked while the core was asked.
+// tokenLeft says that a registration was the last that stood on its grant, where it was.
+func (p *Proxy) tokenLeft(r *Registration) {
+	b, t := p.cfg.Bearer, r.identity().token
+	if b == nil || b.Ended == nil || t == nil || t.grant == "" || p.revoked.hasHeld(t) {
+		return
+	}
+	p.start(func() {
+		if p.isHeld(t.grant, r.flow) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(p.ctx, verifyTimeout)
+		defer cancel()
+		b.Ended(ctx, t.grant)
+	})
+}
+
+// isHeld reports whether a registration stands on a grant: one that speaks for its binding, or
+// another of the same device on that flow.
+func (p *Proxy) isHeld(grant string, f *Flow) bool {
+	f.mu.Lock()
+	held := slices.ContainsFunc(f.regs, func(r *Registration) bool { return r.identity().token.is(grant) })
+	f.mu.Unlock()
+	p.regs.mu.Lock()
+	defer p.regs.mu.Unlock()
+	for _, r := range p.regs.current {
+		held = held || r.identity().token.is(grant)
+	}
+	return held
+}
+
+// endIfRevoked ends a registration whose token was revoked while the core was asked. It comes
+// after the 2xx has been sent, so that the WIC hears that before the end.
 func (p *Proxy) endIfRevoked(r *Registration) {
 	if p.revoked.hasHeld(r.identity().token) {
 		p.start(func() { p.endRevoked(r) })

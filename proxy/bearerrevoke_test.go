@@ -170,6 +170,43 @@ func TestTokenEnds(t *testing.T) {
 	eventually(t, "the end", func() bool { return r.metric("epcscf_registrations") == 0 && len(relay.all()) == 1 })
 }
 
+// TestGrantEndedIsTold: when the last registration on a grant has ended by itself, and not
+// when there is another, nor when the WAF has ended it.
+func TestGrantEndedIsTold(t *testing.T) {
+	told := make(chan string, 8)
+	r := newRig(t, trustingCore(t), func(c *Config) {
+		withBearer(newWAF(time.Hour))(c)
+		c.Bearer.Ended = func(_ context.Context, grant string) { told <- grant }
+		c.FlowGrace = 10 * time.Millisecond
+	})
+	const token = "Authorization: Bearer token-alice"
+	one, two := r.dial("alice"), r.dial("alice")
+	one.mustBearer()
+	two.mustBearer()
+	if got := r.proxy.Flows()[0].Registrations[0]; got.TokenID != "jti-alice" || got.WWSF != "https://wwsf.test" || got.WAF != testWAF {
+		t.Errorf("an operator sees %+v", got)
+	}
+	if res := one.bearer("0", token); res.StatusCode != 200 {
+		t.Fatalf("de-registration got %d", res.StatusCode)
+	}
+	bob, carol := r.dial("bob"), r.dial("carol")
+	bob.mustBearer()
+	carol.mustBearer()
+	if _, err := r.proxy.RevokeToken(t.Context(), "grant-bob"); err != nil {
+		t.Fatal(err)
+	}
+	_ = carol.ws.Close() // after its grace
+	if got := <-told; got != "grant-carol" {
+		t.Errorf("told of %s first, want grant-carol: alice has a device left, bob was revoked", got)
+	}
+	if res := two.bearer("0", token); res.StatusCode != 200 {
+		t.Fatalf("de-registration got %d", res.StatusCode)
+	}
+	if got := <-told; got != "grant-alice" {
+		t.Errorf("told of %s, want grant-alice", got)
+	}
+}
+
 // TestRevokedTokensForget: names are kept for a while, and the number of them is bounded.
 func TestRevokedTokensForget(t *testing.T) {
 	var s revokedTokens

@@ -223,6 +223,8 @@ type RegistrationInfo struct {
 	RegID      string
 	Associated []IMPU
 	Expires    time.Time
+	// Of the access token that it stands on; "" where there is none.
+	TokenID, WWSF, WAF string
 }
 
 // Flows returns a snapshot of the live flows, oldest first.

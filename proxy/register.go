@@ -188,7 +188,7 @@ func (p *Proxy) finishRegister(r *registering, res *sipext.Message, charging []s
 			if bound == nil {
 				bound, left = reg, c.life
 			}
-			p.endIfRevoked(reg)
+			r.stand(reg)
 		}
 	}
 	// Only a 200 that leaves a contact of this flow bound carries a credential.

@@ -27,6 +27,8 @@ type registering struct {
 	req  *sipext.Message // as it goes to the core, but for our Via and Path
 	loop string          // the end of our branches
 
+	standing []*Registration // on a token, by the 2xx: of who passes that on
+
 	mu       sync.Mutex      // guards what follows
 	over     bool            // answered, or nobody waits
 	moving   bool            // someone is on the way to the next hop
@@ -339,6 +341,9 @@ func (r *registering) needsTime(res *sipext.Message) bool {
 func (r *registering) pass(res *sipext.Message) {
 	r.p.registerResponse(r, res)
 	r.reply(res)
+	for _, reg := range r.standing {
+		r.p.endIfRevoked(reg)
+	}
 }
 
 // reply sends a response to the WIC, and keeps it where it was for a credential.

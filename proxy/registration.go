@@ -120,6 +120,14 @@ func (t *bindingTable) speaker(k bindingKey) *Registration {
 
 // release removes r and reports whether it spoke for its binding.
 func (t *bindingTable) release(r *Registration) bool {
+	if !t.remove(r) {
+		return false
+	}
+	r.p.tokenLeft(r)
+	return true
+}
+
+func (t *bindingTable) remove(r *Registration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := r.identity().key()
@@ -365,6 +373,10 @@ func (f *Flow) info() FlowInfo {
 			IMPU: r.aor, IMPI: id.impi, Contact: r.contact, Instance: strings.Trim(r.instance, "<>"),
 			RegID: r.regID, Associated: slices.Clone(r.identities()), Expires: id.expires,
 		})
+		if t := id.token; t != nil {
+			last := &i.Registrations[len(i.Registrations)-1]
+			last.TokenID, last.WWSF, last.WAF = t.id, t.wwsf, t.waf
+		}
 	}
 	return i
 }

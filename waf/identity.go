@@ -77,8 +77,12 @@ func (s *Server) borrowed(ctx context.Context, grantID string) (turncred.IMPI, e
 
 // ReturnIdentity takes back what was lent to a grant: the eP-CSCF says that its registration
 // has ended. The grant ends with it, or else its token, which is still good, could register
-// the identity again beside the next borrower. A word that comes late does nothing.
+// the identity again beside the next borrower. A grant that has nothing on loan goes on, so a
+// word that comes late does nothing.
 func (s *Server) ReturnIdentity(ctx context.Context, grantID string) error {
+	if impi, err := s.borrowed(ctx, grantID); err != nil || impi == "" {
+		return err
+	}
 	return s.revoke(ctx, &grant{id: grantID}, "registration ended")
 }
 

@@ -53,26 +53,32 @@ func (s *served) browser(t *testing.T) *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
 }
 
-// post sends a form to the WAF as its confidential client.
+// post sends a form to the WAF as its confidential client, and wants 200.
 func (s *served) post(t *testing.T, url, secret string, form url.Values) map[string]any {
+	t.Helper()
+	status, answer := s.ask(t, url, "wwsf", secret, form)
+	if status != http.StatusOK {
+		t.Fatalf("%s: %d, %v\n%s", url, status, answer, s.log)
+	}
+	return answer
+}
+
+// ask sends a form to the WAF as a client.
+func (s *served) ask(t *testing.T, url, client, secret string, form url.Values) (status int, answer map[string]any) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.SetBasicAuth("wwsf", secret)
+	r.SetBasicAuth(client, secret)
 	res, err := s.browser(t).Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	answer := map[string]any{}
 	_ = json.NewDecoder(res.Body).Decode(&answer) // a revocation's is empty
-	if res.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s, %v\n%s", url, res.Status, answer, s.log)
-	}
-	return answer
+	return res.StatusCode, answer
 }
 
 // TestServeBearer: a WIC registers with a token of this process's WAF, without a password; its
@@ -189,6 +195,40 @@ func TestServeForeignWAF(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// TestServeLentIdentity: the edge tells the WAF that a registration has ended, and what was lent
+// for it can be lent again (TS 33.203 X.4), long before the token would have expired.
+func TestServeLentIdentity(t *testing.T) {
+	addr := freeAddr(t)
+	s, _ := withWAF(t, addr, "")
+	var out bytes.Buffer
+	for _, args := range [][]string{
+		{"identity", "add", "--class", "guests", "--impi", "alice@ims.test", "--impu", "sip:alice@ims.test"},
+		{"client", "add", "--id", "kiosk", "--name", "Kiosk", "--confidential", "--grant", "client_credentials", "--class", "guests"},
+	} {
+		out.Reset()
+		if code := run(t.Context(), append([]string{"waf", "-c", s.file}, args...), &out, &out); code != 0 {
+			t.Fatalf("%q exits with %d: %s", args, code, out.String())
+		}
+	}
+	_, secret, _ := strings.Cut(strings.TrimSpace(out.String()), "client_secret ")
+	s.start(t)
+	borrow := func() (token string) {
+		_, answer := s.ask(t, "https://"+addr+"/token", "kiosk", secret, url.Values{"grant_type": {"client_credentials"}})
+		token, _ = answer["access_token"].(string)
+		return token
+	}
+	first := borrow()
+	if first == "" || borrow() != "" {
+		t.Fatal("the one identity is lent to nobody, or to two")
+	}
+	s.write(t, "token", first)
+	s.wic(t, "register", "--password-file", "", "--token-file", filepath.Join(s.dir, "token")) // and de-registers
+	s.eventually(t, "it is lent again", func() bool { return borrow() != "" })
+	if out, err := s.wicCommand(t, "register", "--password-file", "", "--token-file", filepath.Join(s.dir, "token")).CombinedOutput(); err == nil || !strings.Contains(string(out), "401") {
+		t.Errorf("the first borrower's token: %v\n%s", err, out)
 	}
 }
 

@@ -112,8 +112,9 @@ func newTokenCheck(cfg Bearer) (t *tokenCheck, err error) {
 	return t, nil
 }
 
-// edge adds to the edge's configuration that tokens are taken.
-func (t *tokenCheck) edge(to *proxy.Config) {
+// edge adds to the edge's configuration that tokens are taken. w, which may be nil, is the WAF
+// of this process: it gets back what it has lent.
+func (t *tokenCheck) edge(to *proxy.Config, w *wafSide) {
 	if t == nil {
 		return
 	}
@@ -121,6 +122,9 @@ func (t *tokenCheck) edge(to *proxy.Config) {
 	to.Bearer = &proxy.Bearer{
 		Verifier: t, AuthzServer: cmp.Or(cfg.AuthzServer, cfg.Expected.Issuer), Scope: cfg.Expected.Scope,
 		EveryRequest: cfg.EveryRequest, CloseOnBad: cfg.CloseOnBad,
+	}
+	if w != nil {
+		to.Bearer.Ended = func(ctx context.Context, grant string) { _ = w.ReturnIdentity(ctx, grant) } // which logs what fails
 	}
 }
 

@@ -114,7 +114,7 @@ func (n *Node) wire(at Addresses) (err error) {
 			return err
 		}
 	}
-	n.tokens.edge(&edge)
+	n.tokens.edge(&edge, n.waf)
 	if c := cfg.CoreTLS; c != nil {
 		edge.Core.TLS, edge.Core.TLSPort = coreTLS(c), c.Listen.Port()
 	}
