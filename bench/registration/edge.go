@@ -66,7 +66,7 @@ func edgeRun(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	web := &http.Server{
-		Handler: px, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		Handler: px, ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}},
 	}
 	ctx, cancel := context.WithCancel(context.Background())

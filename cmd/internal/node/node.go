@@ -187,6 +187,11 @@ func (n *Node) SetWeights(relays []FleetRelay) {
 	}
 }
 
+// handshakeTime is from accepting a WIC's connection to its upgrade. After a restart thousands
+// come at once, and share the cores for their TLS handshakes: a shorter time would refuse the
+// last of them, who would come again and share them once more.
+const handshakeTime = 30 * time.Second
+
 // Run serves until ctx ends, then turns readiness red, closes flows with 1001, allocations
 // and listeners, and returns nil. A part that fails ends the others, and its error is
 // returned.
@@ -194,7 +199,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	s := n.sockets
 	web := &http.Server{
-		Handler: n.https, TLSConfig: httpTLS(n.cfg.Certificate), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: n.https, TLSConfig: httpTLS(n.cfg.Certificate), ReadHeaderTimeout: handshakeTime, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	admin := &http.Server{Handler: n.admin, ReadHeaderTimeout: 10 * time.Second}
