@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -200,7 +201,8 @@ type wic struct {
 	instance string
 	host     string // its .invalid name
 	in       chan sip.Message
-	frames   chan int // kinds of the frames that SIP came in
+	passed   []*sip.Request // that nobody waited for yet
+	frames   chan int       // kinds of the frames that SIP came in
 	closed   chan ending
 	pings    chan struct{}
 	pongs    chan string
@@ -345,15 +347,25 @@ func (w *wic) request(method, uri string, extra ...string) string {
 	return lines(append([]string{method + " " + uri + " SIP/2.0"}, out...)...) + strings.Join(body, "")
 }
 
-// next returns the next message that match takes, and drops others.
+// next returns the next message that match takes. It drops responses that it passes over, and
+// keeps requests for who waits for them: one may overtake the response to another.
 func next[M sip.Message](w *wic, what string, match func(M) bool) M {
 	w.t.Helper()
+	for i, m := range w.passed {
+		if got, ok := sip.Message(m).(M); ok && match(got) {
+			w.passed = slices.Delete(w.passed, i, i+1)
+			return got
+		}
+	}
 	deadline := time.After(patience)
 	for {
 		select {
 		case m := <-w.in:
 			if got, ok := m.(M); ok && match(got) {
 				return got
+			}
+			if req, ok := m.(*sip.Request); ok {
+				w.passed = append(w.passed, req)
 			}
 		case <-deadline:
 			w.t.Fatalf("%s: no %s in %v", w.user, what, patience)
