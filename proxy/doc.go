@@ -65,6 +65,9 @@
 // REGISTER's protection, and who it claims to be, is in security.go; what is asserted of a
 // user, in identity.go.
 //
+// A WIC may show an access token in place of Digest (TS 33.203 X.3, X.4; RFC 8898): bearer.go
+// says how. The registration stands on the token then, ends with it, and with its revocation.
+//
 // # Dialogs
 //
 // A dialog of a WIC is known by Call-ID and both tags (dialog.go). It is made by a response,

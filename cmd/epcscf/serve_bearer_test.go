@@ -122,15 +122,19 @@ func TestServeBearer(t *testing.T) {
 		t.Errorf("bob with alice's token: %v\n%s", err, out)
 	}
 
-	kept := s.wicCommand(t, "register", append(use(good), "--keep")...)
-	var out realpart.Output
-	kept.Stdout, kept.Stderr = &out, &out
+	kept := s.wicCommand(t, "register", append(use(good), "--keep", "--show-password")...)
+	var out, complaint realpart.Output
+	kept.Stdout, kept.Stderr = &out, &complaint
 	if err := kept.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- kept.Wait() }()
 	s.eventually(t, "it is registered", func() bool { return strings.Contains(out.String(), "}") })
+	var cred struct{ Username, Password string }
+	if err := json.Unmarshal([]byte(out.String()), &cred); err != nil || !s.allocates(t, cred.Username, cred.Password) {
+		t.Errorf("the credential makes no allocation: %v", err)
+	}
 	began := time.Now()
 	s.post(t, "https://"+addr+"/revoke", secret, url.Values{"token": {good}})
 	select {
@@ -143,8 +147,11 @@ func TestServeBearer(t *testing.T) {
 		_ = kept.Process.Kill()
 		t.Fatalf("the registration goes on\n%s", s.log)
 	}
-	if !strings.Contains(out.String(), "1008") || !strings.Contains(out.String(), "revoked") {
-		t.Errorf("wic ended with\n%s", out.String())
+	if !strings.Contains(complaint.String(), "1008") || !strings.Contains(complaint.String(), "revoked") {
+		t.Errorf("wic ended with\n%s", complaint.String())
+	}
+	if s.allocates(t, cred.Username, cred.Password) {
+		t.Error("the credential makes an allocation after the revocation")
 	}
 	if out, err := s.wicCommand(t, "register", use(good)...).CombinedOutput(); err == nil || !strings.Contains(string(out), "401") {
 		t.Errorf("the revoked token again: %v\n%s", err, out)

@@ -78,6 +78,7 @@ type tokenCheck struct {
 	}
 	revoked   *bearer.Revocations
 	immediate bool
+	client    *http.Client // to a WAF on another host
 	proxy     *proxy.Proxy // set once it is made
 }
 
@@ -93,7 +94,7 @@ func newTokenCheck(cfg Bearer) (t *tokenCheck, err error) {
 		TLSClientConfig: &tls.Config{RootCAs: cfg.Authorities, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
 		MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
 	}}
-	t = &tokenCheck{cfg: cfg, revoked: bearer.NewRevocations(nil)}
+	t = &tokenCheck{cfg: cfg, client: client, revoked: bearer.NewRevocations(nil)}
 	keys := cfg.Keys
 	if keys == nil {
 		keys = bearer.NewRemoteKeys(cfg.JWKSURL, client, nil)
@@ -132,6 +133,12 @@ func (t *tokenCheck) edge(to *proxy.Config, w *wafSide) {
 func (t *tokenCheck) use(p *proxy.Proxy) {
 	if t != nil {
 		t.proxy = p
+	}
+}
+
+func (t *tokenCheck) close() {
+	if t != nil {
+		t.client.CloseIdleConnections()
 	}
 }
 

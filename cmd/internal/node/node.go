@@ -156,6 +156,7 @@ func (n *Node) Close() error {
 	if n.proxy != nil {
 		err = n.proxy.Close()
 	}
+	n.tokens.close()
 	return errors.Join(err, n.waf.close(), n.closeTURN(), n.journal.close())
 }
 
@@ -239,6 +240,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	s.close()
+	n.tokens.close()
 	return errors.Join(err, n.waf.close(), n.journal.close())
 }
 
