@@ -18,13 +18,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"epcscf/bench/internal/latency"
+	"epcscf/bench/internal/program"
 )
 
 // settings are the command line.
@@ -35,13 +35,7 @@ type settings struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "push:", err)
-		stop()
-		os.Exit(1)
-	}
+	program.Main("push", run)
 }
 
 func parse(args []string) (s settings, err error) {
@@ -50,11 +44,11 @@ func parse(args []string) (s settings, err error) {
 	fs.IntVar(&s.rounds, "rounds", 3, "rounds; in each, both kinds of relay have their turn")
 	fs.DurationVar(&s.length, "length", 3*time.Second, "how long a relay is measured in a round")
 	fs.StringVar(&s.dir, "dir", "", "`directory` of the log, on the disk that is meant (default: a temporary one)")
-	if err := fs.Parse(args); err != nil {
+	if err := program.Parse(fs, args); err != nil {
 		return s, err
 	}
-	if fs.NArg() > 0 || s.rate < 1 || s.rounds < 1 || s.length < time.Second {
-		return s, errors.New("-rate and -rounds are at least 1, -length is at least 1s, and there are no arguments")
+	if s.rate < 1 || s.rounds < 1 || s.length < time.Second {
+		return s, errors.New("-rate and -rounds are at least 1, -length is at least 1s")
 	}
 	return s, nil
 }
@@ -66,11 +60,8 @@ type result struct {
 	cpu       time.Duration // of both sides, a credential
 }
 
-func run(ctx context.Context, args []string, out io.Writer) (err error) {
+func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
 	s, err := parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -86,6 +77,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	results := make([][]result, len(kinds))
 	for round := range s.rounds {
 		for i, kind := range kinds {
+			_, _ = fmt.Fprintf(progress, "round %d: %s\n", round+1, kind)
 			r, err := measure(ctx, s, fmt.Sprintf("%s/%d", dir, round), kind == kinds[1])
 			if err != nil {
 				return fmt.Errorf("%s: %w", kind, err)

@@ -89,7 +89,7 @@ func newBench(s settings, progress io.Writer) (_ *bench, err error) {
 
 func (b *bench) close() {
 	b.core.close()
-	_ = os.RemoveAll(b.dir) //nolint:gosec // G703: MkdirTemp made it
+	_ = os.RemoveAll(b.dir)
 }
 
 func (b *bench) say(format string, args ...any) {

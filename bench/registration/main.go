@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
+
+	"epcscf/bench/internal/program"
 )
 
 // settings are the command line.
@@ -31,13 +30,7 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == edgeMode {
 		os.Exit(edgeMain(os.Args[2:]))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "registration:", err)
-		stop()
-		os.Exit(1)
-	}
+	program.Main("registration", run)
 }
 
 func parse(args []string) (settings, error) {
@@ -53,11 +46,8 @@ func parse(args []string) (settings, error) {
 	fs.StringVar(&s.logLevel, "log", "off", "log level of our edge: off, info or debug, to a file")
 	fs.StringVar(&s.only, "only", "", "measure only the edges whose name contains this")
 	fs.DurationVar(&s.timeout, "timeout", 10*time.Minute, "give up after this time")
-	if err := fs.Parse(args); err != nil {
+	if err := program.Parse(fs, args); err != nil {
 		return s, err
-	}
-	if fs.NArg() > 0 {
-		return s, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	if s.flows < 1 || s.each < 1 || s.rounds < 1 || s.idle < 0 || s.idleOurs < 0 || s.storm < 0 {
 		return s, errors.New("-flows, -each and -rounds are at least 1, the others at least 0")
@@ -68,13 +58,10 @@ func parse(args []string) (settings, error) {
 // run measures and prints the tables to out, and what it is doing to progress.
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	s, err := parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("not done after %v (-timeout)", s.timeout))
+	ctx, cancel := program.Within(ctx, s.timeout)
 	defer cancel()
 	b, err := newBench(s, progress)
 	if err != nil {

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
+	"epcscf/bench/internal/program"
 	"epcscf/bench/internal/subject"
 )
 
@@ -38,13 +36,7 @@ func main() {
 			os.Exit(subject.Main(func() error { return pionRun(os.Args[2:], os.Stdin, os.Stdout) }))
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "relay:", err)
-		stop()
-		os.Exit(1)
-	}
+	program.Main("relay", run)
 }
 
 // grid is what is measured by default.
@@ -61,11 +53,8 @@ func parse(args []string) (settings, error) {
 	fs.IntVar(&s.idle, "idle", 10000, "idle allocations whose memory is measured; 0: none")
 	fs.StringVar(&s.profile, "profile", "", "write CPU profiles of ours to this `directory`")
 	fs.DurationVar(&s.timeout, "timeout", 10*time.Minute, "give up after this time")
-	if err := fs.Parse(args); err != nil {
+	if err := program.Parse(fs, args); err != nil {
 		return s, err
-	}
-	if fs.NArg() > 0 {
-		return s, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	if s.rounds < 1 || s.idle < 0 || s.each <= 0 {
 		return s, errors.New("-rounds is at least 1, -idle at least 0, -each more than 0")
@@ -81,13 +70,10 @@ func parse(args []string) (settings, error) {
 // run measures and prints the tables to out, and what it is doing to progress.
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	s, err := parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("not done after %v (-timeout)", s.timeout))
+	ctx, cancel := program.Within(ctx, s.timeout)
 	defer cancel()
 	b, err := newBench(s, progress)
 	if err != nil {

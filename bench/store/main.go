@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"epcscf/bench/internal/latency"
+	"epcscf/bench/internal/program"
 )
 
 // settings are the command line.
@@ -29,13 +28,7 @@ type settings struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "store:", err)
-		stop()
-		os.Exit(1)
-	}
+	program.Main("store", run)
 }
 
 func parse(args []string) (settings, error) {
@@ -49,11 +42,8 @@ func parse(args []string) (settings, error) {
 	fs.IntVar(&s.batch, "batch", 500, "credentials of one write while the store is filled")
 	fs.StringVar(&s.dir, "dir", "", "`directory` of the files, on the disk that is meant (default: a temporary one)")
 	fs.DurationVar(&s.timeout, "timeout", 5*time.Minute, "give up after this time")
-	if err := fs.Parse(args); err != nil {
+	if err := program.Parse(fs, args); err != nil {
 		return s, err
-	}
-	if fs.NArg() > 0 {
-		return s, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	if s.live < 0 || s.rate < 1 || s.rounds < 1 || s.batch < 1 || s.length < time.Second {
 		return s, errors.New("-rate, -rounds and -batch are at least 1, -length is at least 1s")
@@ -64,13 +54,10 @@ func parse(args []string) (settings, error) {
 // run measures and prints the table to out, and what it is doing to progress.
 func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
 	s, err := parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("not done after %v (-timeout)", s.timeout))
+	ctx, cancel := program.Within(ctx, s.timeout)
 	defer cancel()
 	dir, err := os.MkdirTemp(s.dir, "epcscf-bench-")
 	if err != nil {
