@@ -27,7 +27,7 @@ type registering struct {
 	req  *sipext.Message // as it goes to the core, but for our Via and Path
 	loop string          // the end of our branches
 
-	standing []*Registration // on a token, by the 2xx: of who passes that on
+	standing []*Registration // on a token; only who passes the 2xx on looks at it
 
 	mu       sync.Mutex      // guards what follows
 	over     bool            // answered, or nobody waits

@@ -90,10 +90,15 @@ var (
 
 // newTokenCheck opens no connection.
 func newTokenCheck(cfg Bearer) (t *tokenCheck, err error) {
-	client := &http.Client{Timeout: wafTimeout, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: cfg.Authorities, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
-		MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
-	}}
+	client := &http.Client{
+		Timeout: wafTimeout,
+		Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: cfg.Authorities, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
+			MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
+		},
+		// A token goes to whom the operator has named, and to nobody whom that one names.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	t = &tokenCheck{cfg: cfg, client: client, revoked: bearer.NewRevocations(nil)}
 	keys := cfg.Keys
 	if keys == nil {
