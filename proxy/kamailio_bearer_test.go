@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,5 +95,22 @@ func TestKamailioIgnoresTheWord(t *testing.T) {
 	}
 	if got := r.metric("epcscf_registrations"); got != 0 {
 		t.Errorf("%v registrations, want none", got)
+	}
+}
+
+// TestKamailioSnippetOfTheREADME: what the README shows is what the tests run.
+func TestKamailioSnippetOfTheREADME(t *testing.T) {
+	words := func(name string) string {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(strings.Fields(string(text)), " ")
+	}
+	readme, config := words("../README.md"), words("../docs/kamailio/registrar.cfg")
+	_, snippet, _ := strings.Cut(readme, "``` $var(impi)")
+	snippet, _, ok := strings.Cut(snippet, " ```")
+	if !ok || !strings.Contains(config, "$var(impi)"+snippet) {
+		t.Errorf("docs/kamailio/registrar.cfg does not have the README's $var(impi)%s", snippet)
 	}
 }
