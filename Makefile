@@ -30,7 +30,7 @@ demo: build ## build and run the demo (DEMO_ARGS="--turn-approach push ...")
 .PHONY: test
 test: deps wic/dist/index.html ## run all tests, with the race detector
 	cd wic && $(NPM) test
-	$(GO) test -race -timeout 10m ./...
+	$(GO) test -race -timeout 15m ./...
 
 .PHONY: deps
 deps: ## install the real parts that the tests need (as root; elsewhere name them)

@@ -168,7 +168,7 @@ func (p *Proxy) deregister(r *Registration) {
 	req.SetBody(nil)
 	ctx, cancel := context.WithTimeout(p.ctx, 64*sip.T1)
 	defer cancel()
-	if res, err := p.ask(ctx, req); err != nil || !isSuccess(res.StatusCode) {
+	if res, err := p.ask(ctx, req, p.core.hops, 0); err != nil || !isSuccess(res.StatusCode) {
 		p.log.Info("the core was not told of the end of a registration", "impu", string(r.aor), "err", err)
 	}
 }

@@ -236,28 +236,18 @@ func (l *coreLink) fitRequest(h *hop, req *sip.Request, to peer) peer {
 	return to
 }
 
-// route opens the way for a request of that key to the first hop of a set, and puts our
-// Via on it.
-func (l *coreLink) route(req *sip.Request, hops *hopSet, key uint64) (peer, error) {
+// write sends a request that has no transaction, an ACK, to the first hop of a set for that key.
+func (l *coreLink) write(req *sip.Request, hops *hopSet, key uint64) error {
 	up, _ := hops.wait(l.p.ctx, key)
 	if len(up) == 0 {
-		return peer{}, errAllDown
+		return errAllDown
 	}
 	to, err := l.open(up[0])
 	if err != nil {
-		return peer{}, err
-	}
-	l.p.pushVia(req, to, "")
-	return l.fitRequest(up[0], req, to), nil
-}
-
-// write sends a request that has no transaction, an ACK.
-func (l *coreLink) write(req *sip.Request, hops *hopSet, key uint64) error {
-	to, err := l.route(req, hops, key)
-	if err != nil {
 		return err
 	}
-	return to.conn.WriteMsg(req)
+	l.p.pushVia(req, to, "")
+	return l.fitRequest(up[0], req, to).conn.WriteMsg(req)
 }
 
 // requestConn writes a request in the form in which it was measured, and its repetitions

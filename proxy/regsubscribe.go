@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"cmp"
-	"context"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +40,7 @@ func (e *regEvents) subscribe(s *regSubscription) {
 	e.mu.Unlock()
 	var res *sip.Response
 	if err == nil {
-		res, err = s.p.ask(s.p.ctx, req)
+		res, err = s.p.ask(s.p.ctx, req, s.p.core.hops, 0)
 	}
 	if s.p.ctx.Err() != nil {
 		return
@@ -174,29 +172,4 @@ func (s *regSubscription) failedLocked(e *regEvents, res *sip.Response) {
 		}
 	}
 	s.laterLocked(e, wait)
-}
-
-// ask sends a request of our own to the core and returns its final response.
-func (p *Proxy) ask(ctx context.Context, req *sip.Request) (*sip.Response, error) {
-	to, err := p.core.route(req, p.core.hops, 0)
-	if err != nil {
-		return nil, err
-	}
-	c, err := p.startClientTx(req, to, nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Terminate()
-	for {
-		select {
-		case res := <-c.Responses():
-			if res.StatusCode >= 200 {
-				return res, nil
-			}
-		case <-c.Done():
-			return nil, cmp.Or(c.Err(), errClosed)
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }

@@ -107,18 +107,22 @@ func (d *dialog) request(method sip.RequestMethod, ofWIC bool, seq uint32, reaso
 	return req
 }
 
-// sendToCore sends a request of ours in a dialog.
+// sendToCore sends a request of ours in a dialog. It waits for no answer.
 func (p *Proxy) sendToCore(req *sip.Request, d *dialog) {
-	to, err := p.core.route(req, p.hopsFor(req, d.emergency), d.flow.id)
-	if err != nil {
-		p.log.Warn("request not delivered", "method", string(req.Method), "call_id", d.id.callID, "err", err)
-		return
+	hops := p.hopsFor(req, d.emergency)
+	undelivered := func(err error) {
+		if err != nil && p.ctx.Err() == nil {
+			p.log.Warn("request not delivered", "method", string(req.Method), "call_id", d.id.callID, "err", err)
+		}
 	}
 	if req.Method == sip.ACK {
-		_ = to.conn.WriteMsg(req)
+		undelivered(p.core.write(req, hops, d.flow.id))
 		return
 	}
-	p.sendAlone(req, to)
+	p.start(func() {
+		_, err := p.ask(p.ctx, req, hops, d.flow.id)
+		undelivered(err)
+	})
 }
 
 // sendAlone sends a request, complete with its Via, whose answer changes nothing.
