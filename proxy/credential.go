@@ -64,6 +64,7 @@ func (p *Proxy) provision(reg *Registration, life time.Duration) (sipext.TurnCre
 	if err != nil {
 		return p.noCredential(id, err)
 	}
+	p.regs.issued(reg, c.Identity.Issued)
 	if p.revoked.hasHeld(id.token) { // while it was made
 		p.start(func() { p.revoke(causeToken, reg.scope(false)) })
 		return unavailable(reasonNotAuthorized, 0), reasonNotAuthorized

@@ -30,7 +30,7 @@ func watch(t *testing.T, status int, extra ...string) *watched {
 	t.Helper()
 	relay := &relayStub{}
 	core, addr := startStub(t)
-	r := newRig(t, addr, func(c *Config) { c.RegEvent, c.Provisioner = true, sharedKey(t, relay) })
+	r := newRig(t, addr, func(c *Config) { c.RegEvent, c.AllowUnauthorized, c.Provisioner = true, true, sharedKey(t, relay) })
 	r.proxy.events.mu.Lock()
 	r.proxy.events.pause = 20 * time.Millisecond
 	r.proxy.events.mu.Unlock()
@@ -44,7 +44,7 @@ func watch(t *testing.T, status int, extra ...string) *watched {
 func (w *watched) register(on *wic, expires int) {
 	w.t.Helper()
 	contact := "<" + on.contact() + ">"
-	on.send(on.request("REGISTER", "sip:"+testDomain, "To: <"+on.aor()+">", "Contact: "+contact, fmt.Sprint("Expires: ", expires)))
+	on.send(on.request("REGISTER", "sip:"+testDomain, "To: <"+on.aor()+">", "Contact: "+contact, fmt.Sprint("Expires: ", expires), askHeader))
 	req := w.core.request(sip.REGISTER)
 	w.core.respond(w.edge, req, 200, "Contact: "+contact+";expires="+strconv.Itoa(expires),
 		"P-Associated-URI: <sip:alice@ims.test>, <tel:+15551234>, <sip:alias@ims.test>")

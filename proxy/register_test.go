@@ -202,6 +202,41 @@ func TestLostFlow(t *testing.T) {
 	})
 }
 
+// TestLostFlowMovesToAnotherEdge: what an edge takes back after the grace is what it issued,
+// and not what the device has got from the edge that it moved to.
+func TestLostFlowMovesToAnotherEdge(t *testing.T) {
+	relay := &relayStub{}
+	core := startMinicore(t, nil)
+	var issued [2]*lastIssued
+	var wics [2]*wic
+	for i := range wics {
+		issued[i] = &lastIssued{Provisioner: sharedKey(t, relay)}
+		r := newRig(t, core, func(c *Config) { c.Provisioner, c.FlowGrace = issued[i], 50*time.Millisecond })
+		wics[i] = r.dial("alice")
+	}
+	wics[1].instance = wics[0].instance
+	wics[0].mustRegister(askHeader)
+	eventually(t, "another issue time", func() bool { return turncred.IssueTimeAt(time.Now()) > issued[0].cred.Identity.Issued })
+	wics[1].mustRegister(askHeader)
+	_ = wics[0].ws.Close()
+	eventually(t, "a revocation", func() bool { return len(relay.all()) == 1 })
+	first, second, got := issued[0].cred, issued[1].cred, relay.all()[0]
+	if !got.Hits(first.Tid, first.Identity) || got.Hits(second.Tid, second.Identity) {
+		t.Errorf("revocation %+v, want it to hit %+v and spare %+v", got, first.Identity, second.Identity)
+	}
+}
+
+// lastIssued remembers a credential.
+type lastIssued struct {
+	turncred.Provisioner
+	cred turncred.Credential
+}
+
+func (l *lastIssued) Provision(ctx context.Context, r turncred.Request) (_ turncred.Credential, err error) {
+	l.cred, err = l.Provisioner.Provision(ctx, r)
+	return l.cred, err
+}
+
 // TestRetransmittedRegister: the same request again gets the same answer.
 func TestRetransmittedRegister(t *testing.T) {
 	r := newRig(t, startMinicore(t, nil), func(c *Config) { c.Provisioner = sharedKey(t, &relayStub{}) })

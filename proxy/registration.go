@@ -29,6 +29,7 @@ type Registration struct {
 	ident      bindingIdentity
 	timer      *time.Timer // expiry, or the grace of a lost flow
 	ended      bool
+	issued     turncred.IssueTime // of the last credential that we issued for the binding; 0: none
 	// leaving is until when a REGISTER of the user's own is expected to end it.
 	leaving time.Time
 }
@@ -84,6 +85,15 @@ func (r *Registration) scope(keepLive bool) turncred.Scope {
 	return turncred.Scope{IMPI: id.impi, Binding: id.binding, KeepLive: keepLive}
 }
 
+// revokeIssued takes back what this edge has issued for a binding that fell silent here. The
+// device may have moved to another edge, and what that one issued since is not ours to take.
+func (r *Registration) revokeIssued(cause string, keepLive bool) {
+	s := r.scope(keepLive)
+	if s.IssuedUntil = r.lastIssued(); s.IssuedUntil != 0 {
+		r.p.revoke(cause, s)
+	}
+}
+
 // bindingKey finds a device of a user on whatever flow it is.
 type bindingKey struct {
 	impi    turncred.IMPI
@@ -107,8 +117,34 @@ func (t *bindingTable) own(r *Registration) *Registration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before := t.current[k]
+	if before != nil {
+		r.issuedAt(before.lastIssued())
+	}
 	t.current[k] = r
 	return before
+}
+
+// issued takes note that r was given a credential. Another registration may speak for the
+// binding by now, and then it ends with that one.
+func (t *bindingTable) issued(r *Registration, at turncred.IssueTime) {
+	r.issuedAt(at)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now := t.current[r.identity().key()]; now != nil {
+		now.issuedAt(at)
+	}
+}
+
+func (r *Registration) issuedAt(at turncred.IssueTime) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.issued = max(r.issued, at)
+}
+
+func (r *Registration) lastIssued() turncred.IssueTime {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.issued
 }
 
 // speaker returns the registration that speaks for a binding now, or nil.
@@ -207,7 +243,7 @@ func (r *Registration) expired() {
 		r.p.events.leave(r)
 		r.p.log.Info("registration expired", "flow", r.flow.id, "impu", string(r.aor))
 		r.p.endWithToken(r)
-		r.p.revoke(causeExpired, r.scope(false))
+		r.revokeIssued(causeExpired, false)
 	}
 }
 
@@ -231,7 +267,7 @@ func (r *Registration) graceOver() {
 	if r.p.regs.release(r) {
 		r.p.events.leave(r)
 		r.p.log.Info("flow grace over", "flow", r.flow.id, "impu", string(r.aor))
-		r.p.revoke(causeFlowLost, r.scope(true))
+		r.revokeIssued(causeFlowLost, true)
 	}
 }
 

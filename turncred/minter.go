@@ -140,11 +140,13 @@ func (m *Minter) Mint(r Request, kid KeyID, a Approach) (Credential, error) {
 // Revoke implements Provisioner for the issuers that embed m. The error is a *RevokeError.
 func (m *Minter) Revoke(ctx context.Context, s Scope) error {
 	now := m.cfg.Now()
-	m.mu.Lock()
-	m.revoked = max(m.revoked, m.issued, IssueTimeAt(now))
-	until := m.revoked
-	m.mu.Unlock()
-
+	until := s.IssuedUntil
+	if until == 0 {
+		m.mu.Lock()
+		m.revoked = max(m.revoked, m.issued, IssueTimeAt(now))
+		until = m.revoked
+		m.mu.Unlock()
+	}
 	r := Revocation{
 		Subject: m.cfg.Codec.Subject(s.IMPI), IssuedUntil: until, KeepLive: s.KeepLive,
 		Until: now.Add(m.cfg.MaxTTL + ClockSkew),

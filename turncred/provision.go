@@ -25,6 +25,9 @@ type Scope struct {
 	// KeepLive refuses new allocations but leaves the live ones: what a lost flow
 	// gets after its grace, since the user may be talking on through another edge.
 	KeepLive bool
+	// IssuedUntil spares what was issued later, perhaps by another edge that the device has
+	// moved to. 0 is now: the device has left them all.
+	IssuedUntil IssueTime
 }
 
 // Provisioner is the edge's side: it makes credentials and takes them back.
@@ -33,7 +36,7 @@ type Provisioner interface {
 	// Provision makes a credential that the relay takes when Provision returns.
 	// An error is, or wraps, *UnavailableError.
 	Provision(ctx context.Context, r Request) (Credential, error)
-	// Revoke takes back what was issued for the scope until now. A credential
+	// Revoke takes back what was issued for the scope until now, or s.IssuedUntil. A credential
 	// provisioned later is not touched, even within the same 1/64 s. An error may be, or
 	// wrap, *RevokeError, which can be tried again.
 	Revoke(ctx context.Context, s Scope) error
