@@ -86,7 +86,8 @@ func TestWriteOnce(t *testing.T) {
 }
 
 // TestReplay sends 1,000 captured requests again: with another certificate they get 403, in
-// an older epoch 409, and those of the present epoch the answer that they had.
+// an older epoch 409, and those of the present epoch the answer that they had; with
+// the same Tid and another key, 409.
 func TestReplay(t *testing.T) {
 	w := startRelay(t, nil)
 	var captured []capturedRequest
@@ -120,6 +121,16 @@ func TestReplay(t *testing.T) {
 	}{{RoleEdge, "edge2", 403}, {RoleWAF, "waf1", 403}, {RoleEdge, "edge1", 204}} {
 		again(t, w, captured, keysOf(t, authority(), tt.role, tt.name, time.Hour), tt.want)
 	}
+	var altered []capturedRequest
+	for _, c := range captured {
+		if c.method == http.MethodPut {
+			altered = append(altered, capturedRequest{c.method, c.uri, c.header, withOtherKey(t, c.body)})
+		}
+	}
+	if len(altered) != 500 {
+		t.Fatalf("%d credentials among the requests, want 500", len(altered))
+	}
+	again(t, w, altered, keys, 409)
 	younger := w.clientWith(t, keys, "edge1", 8)
 	if err := younger.Put(t.Context(), records(t, 1)[0]); err != nil {
 		t.Fatal(err)
@@ -130,6 +141,21 @@ func TestReplay(t *testing.T) {
 	if !errors.Is(err, ErrStaleEpoch) || !errors.As(err, &p) || p.Epoch != 8 {
 		t.Errorf("Put in the older epoch = %v, want ErrStaleEpoch with 8", err)
 	}
+}
+
+// withOtherKey is the body of the same credential with another password.
+func withOtherKey(t *testing.T, body []byte) []byte {
+	t.Helper()
+	var b credentialBody
+	if err := json.Unmarshal(body, &b); err != nil {
+		t.Fatal(err)
+	}
+	b.MD5[0] ^= 1
+	other, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return other
 }
 
 type capturedRequest struct {
