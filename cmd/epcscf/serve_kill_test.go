@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"os/signal"
+	"syscall"
 	"testing"
 )
 
@@ -14,7 +16,10 @@ const asServer = "EPCSCF_TEST_RUN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asServer) != "" {
-		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) // as main does
+		code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+		stop()
+		os.Exit(code)
 	}
 	os.Exit(m.Run())
 }
@@ -28,6 +33,43 @@ func (s *served) spawn(t *testing.T) (kill func()) {
 // spawnAs is spawn for serve or relay.
 func (s *served) spawnAs(t *testing.T, command string) (kill func()) {
 	t.Helper()
+	return s.spawnProcess(t, command).kill
+}
+
+// server is one in a process of its own.
+type server struct {
+	cmd   *exec.Cmd
+	ended bool
+}
+
+func (p *server) kill() {
+	if !p.ended {
+		p.ended = true
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+	}
+}
+
+// end is SIGTERM, which a server must obey and end well.
+func (p *server) end(t *testing.T) {
+	t.Helper()
+	p.signal(t, syscall.SIGTERM)
+	p.ended = true
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+}
+
+func (p *server) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// spawnProcess is spawnAs for more than the end of it.
+func (s *served) spawnProcess(t *testing.T, command string) *server {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -38,17 +80,10 @@ func (s *served) spawnAs(t *testing.T, command string) (kill func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	killed := false
-	kill = func() {
-		if !killed {
-			killed = true
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}
-	}
-	t.Cleanup(kill)
+	p := &server{cmd: cmd}
+	t.Cleanup(p.kill)
 	s.eventually(t, "it is ready", s.ready)
-	return kill
+	return p
 }
 
 // A revocation outlives the process that took it, killed in the moment in which the WIC
