@@ -22,6 +22,7 @@ import (
 type chaosNode struct {
 	*served
 	turnAddr string // of a relay
+	login    string // of an edge's WAF
 	up       atomic.Bool
 	life     atomic.Int64
 	kill     func()

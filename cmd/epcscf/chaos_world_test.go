@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,6 +27,7 @@ import (
 // A cable is a proxy that can lose, delay and cut what goes through it.
 type chaosWorld struct {
 	*chaosLoad
+	ca       *testpki.CA
 	dir      string
 	db       *pgtest.Cluster
 	database string
@@ -38,9 +40,9 @@ func startChaosWorld(t *testing.T, grace time.Duration, level string) *chaosWorl
 	t.Helper()
 	dir := t.TempDir()
 	w := &chaosWorld{chaosLoad: &chaosLoad{sample: make(chan *handedOut, 8)}, dir: dir, db: pgtest.Start(t)}
-	ca := testpki.NewCA(t, dir)
-	ca.Issue(t, dir, "edge", time.Now().Add(90*24*time.Hour), "127.0.0.1")
-	pem, err := os.ReadFile(ca.File)
+	w.ca = testpki.NewCA(t, dir)
+	w.ca.Issue(t, dir, "edge", time.Now().Add(90*24*time.Hour), "127.0.0.1")
+	pem, err := os.ReadFile(w.ca.File)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +54,7 @@ func startChaosWorld(t *testing.T, grace time.Duration, level string) *chaosWorl
 	files.write(t, "deployment.key", strings.Repeat("d", 32))
 	files.write(t, "kek.key", strings.Repeat("e", 32))
 	files.write(t, "k1.key", strings.Repeat("k", 32))
+	files.write(t, "t1.key", base64.StdEncoding.EncodeToString([]byte(strings.Repeat("t", 32))))
 	epcscf(t, 0, "migrate", "up", "--database-url-file", filepath.Join(dir, "database.url"))
 	epcscf(t, 0, "pki", "init", "--dir", filepath.Join(dir, "pki"), "--domain", "ims.test")
 
@@ -94,7 +97,7 @@ func (w *chaosWorld) newNode(t *testing.T, role, name, yaml string) *chaosNode {
 	}
 	epcscf(t, 0, args...)
 	n := &chaosNode{served: &served{
-		dir: w.dir, file: filepath.Join(w.dir, name+".yaml"), admin: freeAddr(t), out: &realpart.Output{}, log: &realpart.Output{}, exit: make(chan int, 1),
+		dir: w.dir, file: filepath.Join(w.dir, name+".yaml"), admin: freeAddr(t), ca: w.ca, out: &realpart.Output{}, log: &realpart.Output{}, exit: make(chan int, 1),
 	}}
 	n.write(t, name+".yaml", strings.NewReplacer("NAME", name, "ADMIN", n.admin).Replace(yaml))
 	return n
@@ -106,6 +109,7 @@ func (w *chaosWorld) newRelay(t *testing.T, name, level string) (n *chaosNode, a
 	n = w.newNode(t, "relay", name, fmt.Sprintf(`interface: {listen: %q, name: NAME, cert_file: pki/relay-NAME.pem, key_file: pki/relay-NAME.key, ca_file: pki/ca.pem, state_dir: state-NAME}
 turn: {realm: ims.test, deployment_secret_file: deployment.key}
 keys: [{kid: k1, file: k1.key}]
+tokens: {server_name: turn.ims.test, keys: [{kid: t1, file: t1.key}]}
 relay: {revocations_file: revocations-NAME.db, listen: {udp: %q, tcp: %q}}
 admin: {listen: ADMIN}
 log: {level: %s}
@@ -127,14 +131,15 @@ func (w *chaosWorld) newEdge(t *testing.T, name, level, core string, grace time.
 	for i, r := range w.relays {
 		yaml += fmt.Sprintf("    - {name: relay%d, address: %q, uris: [\"turn:%s?transport=udp\", \"turn:%s?transport=tcp\"]}\n", i+1, relays[i], r.turnAddr, r.turnAddr)
 	}
-	n := w.newNode(t, "edge", name, yaml+fmt.Sprintf(`proxy: {domain: ims.test, listen: %q, allow_no_origin: true, reg_event: false, flow_grace: %s, tls: {cert_file: edge.pem, key_file: edge.key}}
+	n := w.newNode(t, "edge", name, yaml+fmt.Sprintf(`proxy: {domain: ims.test, listen: %q, origins: "%s", allow_no_origin: true, reg_event: false, flow_grace: %s, tls: {cert_file: edge.pem, key_file: edge.key}}
 core: {listen: %q, next_hops: "udp:%s"}
 store: {kind: postgres, database_url_file: database.url, kek_file: kek.key}
 waf: {enabled: true, listen: %q, issuer: "https://%s"}
+tokens: {server_name: turn.ims.test, keys: [{kid: t1, file: t1.key}]}
 admin: {listen: ADMIN}
 log: {level: %s}
-`, web, grace, freeAddr(t), core, login, login, level))
-	n.web = web
+`, web, serveOrigin, grace, freeAddr(t), core, login, login, level))
+	n.web, n.login = web, login
 	return n
 }
 
