@@ -24,6 +24,7 @@ import (
 // level, and then looks for each password and key in all that was written: the database, the
 // files of edges and relays, logs and metrics.
 func TestNoSecretInClear(t *testing.T) {
+	t.Parallel()
 	w := startChaosWorld(t, time.Second, "debug")
 	secrets := w.useWAF(t)
 	ctx, cancel := context.WithCancel(t.Context())

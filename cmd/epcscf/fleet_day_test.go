@@ -21,6 +21,7 @@ import (
 // TestRenewUnderLoad renews every certificate of the interface while WICs register: each gets
 // its credential, and each credential is good.
 func TestRenewUnderLoad(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	w := startChaosWorld(t, time.Minute, "info")
 	ctx, cancel := context.WithCancel(t.Context())
 	wait := w.start(ctx, 40, 40)
