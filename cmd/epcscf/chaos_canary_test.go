@@ -158,7 +158,7 @@ func (w *chaosWorld) useWAF(t *testing.T) map[string][][]byte {
 	}
 	post("/token", url.Values{"grant_type": {"client_credentials"}, "user": {"alice"}}, &token)
 	s := token.TURN.Servers[0]
-	if err := allocate("turn:"+w.relays[0].turnAddr+"?transport=udp", &handedOut{username: s.Username, password: s.Credential}); err != nil {
+	if err := allocateAt("turn:"+w.relays[0].turnAddr+"?transport=udp", &handedOut{username: s.Username, password: s.Credential}); err != nil {
 		t.Errorf("allocate with a token: %v", err)
 	}
 	e.registerByToken(t, token.AccessToken, e.login, func() { post("/revoke", url.Values{"token": {token.AccessToken}}, nil) })

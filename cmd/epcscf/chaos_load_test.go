@@ -124,7 +124,7 @@ func (l *chaosLoad) check(h *handedOut) {
 			l.silent.Add(1)
 			continue
 		}
-		err := allocate(uri, h)
+		err := allocateAt(uri, h)
 		switch {
 		case h.state.Load() != good: // it ended meanwhile
 		case err == nil:
@@ -159,7 +159,7 @@ func (l *chaosLoad) verify(n int) {
 		for _, r := range l.relays {
 			uri := "turn:" + r.turnAddr + "?transport=udp"
 			l.gone.Add(1)
-			if err := allocate(uri, h); err == nil {
+			if err := allocateAt(uri, h); err == nil {
 				l.back.Add(1)
 				l.note("%s at %s: revoked, and good again", h.username, uri)
 			} else if !strings.Contains(err.Error(), "401") {
@@ -202,8 +202,8 @@ func parallel(hs []*handedOut, do func(*handedOut)) {
 
 var turnURI = regexp.MustCompile(`^turn:(.+)\?transport=(udp|tcp)$`)
 
-// allocate makes an allocation and ends it.
-func allocate(uri string, h *handedOut) error {
+// allocateAt makes an allocation and ends it.
+func allocateAt(uri string, h *handedOut) error {
 	m := turnURI.FindStringSubmatch(uri)
 	if m == nil {
 		return fmt.Errorf("the URI is %q", uri)
