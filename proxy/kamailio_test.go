@@ -147,7 +147,13 @@ func startTraffic(t *testing.T, r *rig, wics int) *traffic {
 					continue
 				default:
 				}
-				if res := w.register(600); res.StatusCode == 200 {
+				res := w.register(600)
+				if res.StatusCode == 401 {
+					// As any client does. Kamailio takes no nonce of 3 s before its own start,
+					// which the other one may have given before the first was back.
+					res = w.register(600)
+				}
+				if res.StatusCode == 200 {
 					tr.registered.Add(1)
 				} else {
 					tr.failed.Add(1)
