@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"epcscf/turncred"
 )
@@ -27,13 +26,16 @@ type RelayConfig struct {
 	Foreign    Foreign // a TURN server that is not ours, in place of the credential interface
 }
 
-// FleetConfig configures a Fleet. Domain, Name, Epoch, Keys, Relays and Journal must be set.
+// FleetConfig configures a Fleet. Domain, Name, Epoch, Keys, Journal, and Relays unless Empty
+// is, must be set.
 type FleetConfig struct {
 	Domain string // of the deployment
 	Name   string // ours, as our certificate has it
 	Epoch  uint64 // of this life (NextEpoch)
 	Keys   Keys
-	Relays []RelayConfig
+	Relays []RelayConfig // at the start; Add and Remove change them
+	// Empty allows that there is none yet.
+	Empty  bool
 	Spare  int    // how many relays beyond the chosen one get each credential
 	Region string // ours: relays there come first
 
@@ -56,6 +58,8 @@ type Fleet struct {
 	log     *slog.Logger
 	metrics *fleetMetrics
 	members atomic.Pointer[[]*member]
+
+	membership membership
 }
 
 var (
@@ -80,7 +84,7 @@ const (
 // NewFleet checks cfg and reads the journal.
 func NewFleet(ctx context.Context, cfg FleetConfig) (*Fleet, error) {
 	switch {
-	case len(cfg.Relays) == 0:
+	case len(cfg.Relays) == 0 && !cfg.Empty:
 		return nil, errors.New("push fleet: Relays is empty")
 	case cfg.Journal == nil:
 		return nil, errors.New("push fleet: Journal is not set")
@@ -101,7 +105,7 @@ func NewFleet(ctx context.Context, cfg FleetConfig) (*Fleet, error) {
 			*d.to = d.def
 		}
 	}
-	f := &Fleet{cfg: cfg, log: cfg.Logger}
+	f := &Fleet{cfg: cfg, log: cfg.Logger, membership: membership{ledgers: map[string]*ledger{}}}
 	var ms []*member
 	for _, r := range cfg.Relays {
 		if slices.ContainsFunc(ms, func(m *member) bool { return m.Name == r.Name }) {
@@ -121,14 +125,16 @@ func NewFleet(ctx context.Context, cfg FleetConfig) (*Fleet, error) {
 	return f, nil
 }
 
-// readJournal gives each relay what it was never told. What is for a relay that is no more
-// listed stays in the journal, in case it comes back, until it matters no more.
+// readJournal gives relays that are new here what they were never told. What is for a relay
+// that is no more listed stays in the journal, in case it comes back, until it matters no more.
 func (f *Fleet) readJournal(ctx context.Context, ms []*member) error {
+	known := *f.members.Load()
 	var past []uint64
 	strangers := map[string]int{}
 	err := f.cfg.Journal.Pending(ctx, func(id uint64, relay string, r turncred.Revocation) error {
 		i := slices.IndexFunc(ms, func(m *member) bool { return m.Name == relay })
 		switch {
+		case i < 0 && slices.ContainsFunc(known, func(m *member) bool { return m.Name == relay }):
 		case f.cfg.Now().After(r.Until):
 			past = append(past, id)
 		case i < 0:
@@ -154,23 +160,18 @@ func (f *Fleet) readJournal(ctx context.Context, ms []*member) error {
 
 // Run speaks with the relays until ctx ends.
 func (f *Fleet) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	f.membership.mu.Lock()
+	f.membership.running = ctx
 	for _, m := range *f.members.Load() {
-		for range writersPerRelay {
-			g.Go(func() error { m.write(ctx); return nil })
-		}
-		g.Go(func() error { m.keep(ctx); return nil })
-		if f.cfg.Event != nil && m.client != nil {
-			g.Go(func() error { m.follow(ctx); return nil })
-		}
+		f.startLocked(m)
 	}
-	err := g.Wait()
-	for _, m := range *f.members.Load() {
-		if m.client != nil {
-			m.client.Close()
-		}
-	}
-	return err
+	f.membership.mu.Unlock()
+	<-ctx.Done()
+	f.membership.mu.Lock() // who is being added has begun, or never does
+	f.membership.running = nil
+	f.membership.mu.Unlock()
+	f.membership.lives.Wait()
+	return nil
 }
 
 // SetWeight changes a relay's share from now on; 0 drains it. It reports whether there is
@@ -205,7 +206,7 @@ func (f *Fleet) Place(ctx context.Context, r Record) ([]string, error) {
 	defer cancel()
 	rest := f.rank(r.Identity.Subject, "")
 	if len(rest) == 0 {
-		return nil, errors.New("every relay is drained")
+		return nil, errors.New("no relay takes new users")
 	}
 	answers := make(chan placed, len(rest))
 	asked := 0

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"epcscf/turncred"
 )
 
@@ -29,6 +31,8 @@ type member struct {
 	client *Client // nil where Foreign is set
 	ledger *ledger
 	weight atomic.Int64
+	cancel context.CancelFunc // ends its goroutines; nil before they run. Fleet.membership.mu guards it
+	gauges []prometheus.Collector
 
 	wake    chan struct{} // something waits
 	trouble chan struct{} // keep has work before its time
@@ -38,6 +42,7 @@ type member struct {
 	quiet sync.RWMutex
 
 	mu      sync.Mutex // guards the fields below
+	left    bool       // it is no more a member
 	waiting []*write
 	owed    []undelivered
 	up      bool
@@ -56,7 +61,7 @@ func (f *Fleet) newMember(r RelayConfig) (*member, error) {
 	if len(r.URIs) == 0 {
 		return nil, errors.New("no URI: WICs could not reach it")
 	}
-	m := &member{RelayConfig: r, f: f, ledger: newLedger(), wake: make(chan struct{}, writersPerRelay), trouble: make(chan struct{}, 1)}
+	m := &member{RelayConfig: r, f: f, ledger: f.ledgerOf(r.Name), wake: make(chan struct{}, writersPerRelay), trouble: make(chan struct{}, 1)}
 	m.weight.Store(int64(r.Weight))
 	if r.Foreign != nil {
 		return m, nil
@@ -85,6 +90,10 @@ func (m *member) put(ctx context.Context, r Record) error {
 func (m *member) enqueue(ctx context.Context, it Item) error {
 	w := &write{ctx, it, make(chan error, 1)}
 	m.mu.Lock()
+	if m.left {
+		m.mu.Unlock()
+		return errRemoved
+	}
 	m.waiting = append(m.waiting, w)
 	m.mu.Unlock()
 	poke(m.wake)

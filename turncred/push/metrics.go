@@ -56,6 +56,7 @@ type fleetMetrics struct {
 	seconds   *prometheus.HistogramVec
 	snapshots *prometheus.CounterVec
 	lost      *prometheus.CounterVec
+	registry  prometheus.Registerer // nil: none
 }
 
 func newFleetMetrics(reg prometheus.Registerer, ms []*member, now func() time.Time) *fleetMetrics {
@@ -73,22 +74,38 @@ func newFleetMetrics(reg prometheus.Registerer, ms []*member, now func() time.Ti
 			Name: "epcscf_push_revocations_lost_total", Help: "Revocations that a relay was never told before what they hit had expired.",
 		}, []string{"relay"}),
 	}
-	for _, m := range ms {
-		for _, result := range []string{"acknowledged", "failed"} {
-			f.writes.WithLabelValues(m.Name, result)
-		}
-		f.seconds.WithLabelValues(m.Name)
-		f.snapshots.WithLabelValues(m.Name)
-		f.lost.WithLabelValues(m.Name)
+	if f.registry = reg; reg != nil {
+		reg.MustRegister(f.writes, f.seconds, f.snapshots, f.lost)
 	}
-	if reg == nil {
-		return f
-	}
-	reg.MustRegister(f.writes, f.seconds, f.snapshots, f.lost)
 	for _, m := range ms {
-		m.register(reg, now)
+		f.add(m, now)
 	}
 	return f
+}
+
+// add begins to count for a relay.
+func (f *fleetMetrics) add(m *member, now func() time.Time) {
+	for _, result := range []string{"acknowledged", "failed"} {
+		f.writes.WithLabelValues(m.Name, result)
+	}
+	f.seconds.WithLabelValues(m.Name)
+	f.snapshots.WithLabelValues(m.Name)
+	f.lost.WithLabelValues(m.Name)
+	if f.registry != nil {
+		m.register(f.registry, now)
+	}
+}
+
+// remove ends that.
+func (f *fleetMetrics) remove(m *member) {
+	relay := prometheus.Labels{"relay": m.Name}
+	f.writes.DeletePartialMatch(relay)
+	f.seconds.DeletePartialMatch(relay)
+	f.snapshots.DeletePartialMatch(relay)
+	f.lost.DeletePartialMatch(relay)
+	for _, g := range m.gauges {
+		f.registry.Unregister(g)
+	}
 }
 
 func (f *fleetMetrics) wrote(relay string, err error, d time.Duration) {
@@ -103,13 +120,15 @@ func (f *fleetMetrics) wrote(relay string, err error, d time.Duration) {
 // register has the gauges of one relay read when they are asked for.
 func (m *member) register(reg prometheus.Registerer, now func() time.Time) {
 	gauge := func(name, help string, value func() float64) {
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		g := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: name, Help: help, ConstLabels: prometheus.Labels{"relay": m.Name},
 		}, func() float64 {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			return value()
-		}))
+		})
+		reg.MustRegister(g)
+		m.gauges = append(m.gauges, g)
 	}
 	gauge("epcscf_push_relay_up", "1 while the relay answers at its credential interface.", func() float64 {
 		if m.up {
