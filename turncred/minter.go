@@ -13,11 +13,13 @@ import (
 // edge's credentials.
 const ClockSkew = 60 * time.Second
 
-// MinterConfig configures a Minter. Codec, Realm, URIs and Revoker must be set.
+// MinterConfig configures a Minter. Codec, Realm, Revoker, and URIs unless Placed is, must be
+// set.
 type MinterConfig struct {
 	Codec   *TidCodec
 	Realm   Realm
 	URIs    []string      // RFC 7065, turns first
+	Placed  bool          // each credential gets URIs of its own, from who knows its relays
 	MaxTTL  time.Duration // longest life of a credential; default 1 h
 	Order   UsernameOrder // default Order3GPP
 	Revoker Revoker
@@ -51,7 +53,7 @@ func NewMinter(cfg MinterConfig) (*Minter, error) {
 		return nil, errors.New("minter: Codec is not set")
 	case cfg.Realm == "":
 		return nil, errors.New("minter: Realm is not set")
-	case len(cfg.URIs) == 0:
+	case len(cfg.URIs) == 0 && !cfg.Placed:
 		return nil, errors.New("minter: URIs is empty: a credential without a TURN URI is of no use")
 	case cfg.Revoker == nil:
 		return nil, errors.New("minter: Revoker is not set")

@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return usageError{fmt.Errorf("%w: see %s --help", err, c.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServeCommand(), newRelayCommand(), newCheckCommand(), newConfigCommand(), newDemoCommand(), newMigrateCommand(), newPKICommand(), newWAFCommand(), newVersionCommand())
+	root.AddCommand(newServeCommand(), newRelayCommand(), newCheckCommand(), newConfigCommand(), newDemoCommand(), newKeysCommand(), newMigrateCommand(), newPKICommand(), newRelaysCommand(), newWAFCommand(), newVersionCommand())
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)

@@ -47,10 +47,10 @@ type Client struct {
 
 // NewClient checks cfg. It connects with the first request.
 func NewClient(cfg ClientConfig) (*Client, error) {
-	host, _, err := net.SplitHostPort(cfg.Address)
+	host, _, _ := net.SplitHostPort(cfg.Address)
 	switch {
-	case err != nil || host == "":
-		return nil, fmt.Errorf("push client: Address is %q, want HOST:PORT", cfg.Address)
+	case CheckAddress(cfg.Address) != nil:
+		return nil, fmt.Errorf("push client: Address: %w", CheckAddress(cfg.Address))
 	case cfg.Domain == "" || cfg.Keys == nil:
 		return nil, errors.New("push client: Domain or Keys is not set")
 	case CheckPeerName(cfg.Name) != nil:
@@ -62,6 +62,15 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		cfg.ServerName = host
 	}
 	return &Client{cfg: cfg, base: "https://" + cfg.Address}, nil
+}
+
+// CheckAddress reports what is no address of a credential interface.
+func CheckAddress(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if _, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || host == "" {
+		return fmt.Errorf("%q: want HOST:PORT", address)
+	}
+	return nil
 }
 
 // Close closes the connections that are idle.

@@ -24,6 +24,7 @@ func (f *File) check() {
 	f.checkTokens()
 	f.checkBearer()
 	f.checkStore()
+	f.checkRing()
 	f.checkCertificates()
 	f.checkCoreTLS()
 	f.checkWAF()
@@ -71,13 +72,14 @@ func (f *File) checkEdge() {
 
 // checkTURNServer is the relay in this process, or those elsewhere.
 func (f *File) checkTURNServer() {
-	if len(f.relayItems) > 0 && f.notGiven("relay") {
+	elsewhere := len(f.relayItems) > 0 || f.registry
+	if elsewhere && f.notGiven("relay") {
 		f.relayOn = false
 	}
 	switch {
-	case len(f.relayItems) > 0 && f.relayOn:
-		f.addAt("relay.enabled", "turn.relays has relays in processes of their own: leave the section relay out, or write enabled: false")
-	case len(f.relayItems) > 0:
+	case elsewhere && f.relayOn:
+		f.addAt("relay.enabled", "turn.relays, or the registry, has relays in processes of their own: leave the section relay out, or write enabled: false")
+	case elsewhere:
 		f.checkFleet()
 	case f.relayOn:
 		f.checkRelay()
@@ -216,7 +218,7 @@ func (f *File) checkSecrets() {
 		signing = signing || !now.Before(k.NotBefore) && (k.NotAfter.IsZero() || now.Before(k.NotAfter))
 	}
 	switch {
-	case t.Approach != turncred.ApproachSharedKey:
+	case t.Approach != turncred.ApproachSharedKey || f.store.Kind != node.StoreMemory: // the ring has some
 	case len(f.keys) == 0:
 		f.addAt("keys", "is missing, and turn.approach is shared-key: write an item with kid and file, such as - {kid: k1, file: secrets/k1.key}")
 	case !signing && len(t.Keys) == len(f.keys):

@@ -16,14 +16,15 @@ func (f *File) checkFleet() {
 		f.addAt("turn.uris", "is of no use beside turn.relays: each relay has its own uris there")
 	}
 	f.checkRelays()
-	if n := len(f.fleet.Relays); f.fleet.Spare >= n {
+	f.fleet.Registry = f.registry
+	if n := len(f.fleet.Relays); f.fleet.Spare >= n && !f.registry {
 		f.addAt("turn.spare", "%d beyond the chosen relay, and turn.relays has %d: want %d or fewer", f.fleet.Spare, n, n-1)
 	}
 	f.fleet.Interface = f.place
 	if f.fleet.Domain == "" {
 		f.fleet.Domain = f.node.Proxy.Domain
 	}
-	if slices.ContainsFunc(f.relayItems, func(r relayItem) bool { return !r.foreign }) {
+	if f.registry || slices.ContainsFunc(f.relayItems, func(r relayItem) bool { return !r.foreign }) {
 		f.checkPlace("turn.interface", &f.fleet.Interface, push.RoleEdge)
 	} else {
 		f.checkStateDir("turn.interface.state_dir", &f.fleet.Interface)
@@ -94,6 +95,8 @@ func (f *File) checkRelayNode() {
 		n.Interface.Domain = string(n.TURN.Realm)
 	}
 	f.checkPlace("interface", &n.Interface, push.RoleRelay)
+	f.checkStore()
+	f.checkRelayRing()
 	if len(f.relay.TLS) > 0 {
 		if f.relayTLS == (pairFiles{}) {
 			f.addAt("relay.tls", "is missing, and relay.listen.tls has an address: write cert_file and key_file")

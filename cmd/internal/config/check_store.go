@@ -1,6 +1,7 @@
 package config
 
 import (
+	"path/filepath"
 	"strings"
 
 	"epcscf/cmd/internal/node"
@@ -89,5 +90,32 @@ func (f *File) checkStore() {
 	}
 	if s.AllowInsecure {
 		f.note("store.allow_insecure is on: whoever is between this node and the database may read and write it")
+	}
+}
+
+// ringCache is the file in a state directory that keeps what the store said last.
+const ringCache = "ring.json"
+
+// checkRing is what a process takes from the store.
+func (f *File) checkRing() {
+	if f.registry && f.store.Kind != node.StorePostgres {
+		f.addAt("turn.registry", "is on, and store.kind is %s: the registry is in the database that edges and relays share, of kind postgres", f.store.Kind)
+	}
+	if f.store.Kind == node.StoreMemory {
+		return
+	}
+	f.node.TURN.KeysLater = true
+	f.node.Ring = &node.Ring{Store: f.store, CacheFile: filepath.Join(f.path(f.place.StateDir), ringCache), Registry: f.registry}
+}
+
+// checkRelayRing is checkRing for a relay by itself.
+func (f *File) checkRelayRing() {
+	n := &f.relayNode
+	switch f.store.Kind {
+	case node.StoreBolt:
+		f.addAt("store.kind", "is bolt, a file that one process has: a relay by itself shares its store with the edges, so use postgres, or leave the section out")
+	case node.StorePostgres:
+		n.TURN.KeysLater = true
+		n.Ring = &node.Ring{Store: f.store, CacheFile: filepath.Join(n.Interface.StateDir, ringCache)}
 	}
 }

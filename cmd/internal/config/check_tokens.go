@@ -11,7 +11,7 @@ func (f *File) checkTokens() {
 	switch {
 	case t.ServerName == "" && len(f.tokenKeys) > 0:
 		f.addAt("tokens.server_name", "is missing, and there are keys: write the name by which authorization servers make tokens for this relay, such as turn.ims.example")
-	case t.ServerName != "" && len(f.tokenKeys) == 0:
+	case t.ServerName != "" && len(f.tokenKeys) == 0 && f.store.Kind == node.StoreMemory:
 		f.addAt("tokens.keys", "is missing: without a key no token can be read. Write an item with kid and file, such as - {kid: t1, file: secrets/t1.key}")
 	}
 	for _, k := range f.tokenKeys {

@@ -29,7 +29,7 @@ func (f *File) checkWAF() {
 		f.note("waf.allow_implicit is on: tokens travel in URLs, where scripts and histories see them (RFC 9700 2.1.2)")
 	}
 	t := f.node.TURN.Tokens
-	if t.ServerName == "" || !slices.ContainsFunc(t.Keys, func(k token.Key) bool { return !k.Foreign }) {
+	if t.ServerName == "" || f.node.Ring == nil && !slices.ContainsFunc(t.Keys, func(k token.Key) bool { return !k.Foreign }) {
 		f.note("waf: tokens.keys has no key of ours, so it makes registration tokens only, and none for the relay")
 	}
 	f.checkWAFCertificate()

@@ -46,6 +46,7 @@ type File struct {
 	coreCA, interfaceCA                       string // file names
 	coreTLSPort                               uint16
 	store                                     node.Store
+	registry                                  bool // relays come from the store too
 	storeFiles                                storeFiles
 	bearer                                    node.Bearer
 	bearerKeys, bearerSecret, bearerCA        string // file names

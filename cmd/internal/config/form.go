@@ -49,6 +49,9 @@ func relaySections() []section {
 		case s.name == "relay":
 			s.doc = "The TURN relay."
 			all = append(all, s)
+		case s.name == "store":
+			s.doc = "The store of the edges, whose key ring is taken beside keys and tokens.keys, as it changes: epcscf keys."
+			all = append(all, s)
 		case slices.Contains([]string{"keys", "tokens", "relay", "admin", "log"}, root):
 			all = append(all, s)
 		}
@@ -88,12 +91,14 @@ func relayTable() []key {
 		case "turn.max_ttl":
 			k.doc = "Longest life of a credential of approach shared-key, as at the edges. 5s to 24h."
 		case "turn.deployment_secret_file", "turn.password_hash":
-		case "relay.enabled", "relay.public_name":
+		case "relay.enabled", "relay.public_name", "store.file":
 			continue
+		case "store.kind":
+			k.doc = "The store: memory (none) or postgres (a database; see epcscf migrate)."
 		case "relay.tls.cert_file", "relay.tls.key_file":
 			k.missing = "no TURN over TLS"
 		default:
-			if !slices.Contains([]string{"tokens", "relay", "admin", "log"}, section) {
+			if !slices.Contains([]string{"tokens", "relay", "store", "admin", "log"}, section) {
 				continue
 			}
 		}

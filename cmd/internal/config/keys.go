@@ -35,7 +35,7 @@ var sections = []section{
 	{"waf", "The OAuth authorization server, at which pages sign their users in. epcscf waf adds clients and users."},
 	{"waf.tls", "Its certificate."},
 	{"waf.provider", "An operator's OpenID Connect provider, beside the local accounts. On where its issuer is set."},
-	{"store", "What is kept beyond a restart."},
+	{"store", "What is kept beyond a restart. A bolt or postgres store has a key ring, whose keys are taken beside those of keys and tokens.keys, as it changes: epcscf keys."},
 	{"admin", "Metrics and health."},
 	{"log", "The log, on standard error."},
 }
@@ -119,6 +119,8 @@ var table = []key{
 	{name: "turn.deployment_secret_file", value: "secrets/deployment.key", kind: must, doc: "Secret of the user names, the same at all edges and relays, in a file of mode 0600, 32 bytes or more: openssl rand -hex 32.",
 		set: text("a file name", func(f *File) *string { return &f.deploymentSecret })},
 
+	{name: "turn.registry", value: "false", doc: "Take relays from the registry of a store of kind postgres too, as it changes: epcscf relays adds, drains and removes them.",
+		set: boolean(func(f *File) *bool { return &f.registry })},
 	{name: "turn.spare", value: "0", doc: "How many of turn.relays beyond the chosen one get each credential, and stand in its URIs.",
 		set: integer(0, 16, func(f *File) *int { return &f.fleet.Spare })},
 	{name: "turn.region", value: `""`, doc: "Where this edge is: of turn.relays, those of the same region come first.",

@@ -42,6 +42,7 @@ type Config struct {
 	TURN  TURN
 	Relay *Relay // nil: Fleet or a TURN server that is not ours serves
 	Fleet *Fleet // nil: no relay of ours is in another process
+	Ring  *Ring  // nil: keys and relays are those given here
 
 	// Logger may be nil, for no log.
 	Logger *slog.Logger
@@ -69,6 +70,7 @@ type TURN struct {
 	Order      turncred.UsernameOrder // default turncred.Order3GPP
 	Deployment turncred.Secret        // key of the Tids
 	Keys       []turncred.Key         // of approach 1
+	KeysLater  bool                   // Keys may be empty: a store has more
 	Hash       sharedkey.Algorithm    // of approach 1; default sharedkey.HMACSHA1
 	Tokens     Tokens                 // of RFC 7635
 	// Sink takes what approach 2 pushes; nil: the table of Relay.

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"epcscf/store/coturn"
 	"epcscf/turncred"
@@ -23,12 +24,7 @@ type Coturn struct {
 
 // ours reports whether any relay of the fleet speaks the credential interface.
 func (f *Fleet) ours() bool {
-	for _, r := range f.Relays {
-		if r.Coturn == nil {
-			return true
-		}
-	}
-	return false
+	return f.Registry || slices.ContainsFunc(f.Relays, func(r FleetRelay) bool { return r.Coturn == nil })
 }
 
 // newCoturns makes what speaks with each coturn, and says what no coturn can do.

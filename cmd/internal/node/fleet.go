@@ -21,6 +21,8 @@ type Fleet struct {
 	Relays []FleetRelay
 	Spare  int    // how many relays beyond the chosen one get each credential
 	Region string // of this edge
+	// Registry says that relays come from a registry too, so that there may be none yet.
+	Registry bool
 }
 
 // journal is what the fleet could not deliver, and this life of the edge.
@@ -82,8 +84,9 @@ func (t *turnSide) wireFleet(cfg Config, j *journal, reg prometheus.Registerer) 
 		set.Epoch, set.Journal = j.epoch, j.store.Journal()
 	}
 	for _, r := range f.Relays {
-		t.uris = append(t.uris, r.URIs...)
+		t.uris, t.listed = append(t.uris, r.URIs...), append(t.listed, r.Name)
 	}
+	set.Empty = f.Registry
 	t.fleet, err = push.NewFleet(context.Background(), set)
 	return err
 }

@@ -37,6 +37,7 @@ type Node struct {
 	turn        *turnSide
 	revocations *revocationFile // nil: none are kept
 	journal     *journal        // nil: there is no fleet
+	ring        *ringSide       // nil: all keys are the file's
 	waf         *wafSide        // nil: there is none
 	proxy       *proxy.Proxy
 	tokens      *tokenCheck // nil: the edge takes none
@@ -106,6 +107,9 @@ func (n *Node) wire(at Addresses) (err error) {
 	if n.waf, err = newWAFSide(n, at, reg); err != nil {
 		return err
 	}
+	if err := n.wireRing(reg); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
 	edge := cfg.Proxy
 	edge.CoreAddr, edge.Provisioner = at.Core, n.turn
 	edge.Logger, edge.Metrics = cfg.Logger, reg
@@ -157,7 +161,7 @@ func (n *Node) Close() error {
 		err = n.proxy.Close()
 	}
 	n.tokens.close()
-	return errors.Join(err, n.waf.close(), n.closeTURN(), n.journal.close())
+	return errors.Join(err, n.ring.close(), n.waf.close(), n.closeTURN(), n.journal.close())
 }
 
 // closeTURN closes the relay, and then what it keeps its revocations in.
@@ -173,6 +177,23 @@ func (n *Node) ReloadCertificates() { n.shown.reload(true, n.log, time.Now()) }
 // Credentials that were made before stay good, those of approach 1 and tokens while their
 // key is among the keys.
 func (n *Node) SetTURN(next TURN) error {
+	if n.ring != nil {
+		return n.ring.setFile(next)
+	}
+	return n.takeTURN(next)
+}
+
+// wireRing has keys and relays come from the store too, where the configuration says so.
+func (n *Node) wireRing(reg prometheus.Registerer) (err error) {
+	side := &ringSide{turn: n.turn, take: n.takeTURN, log: n.log, file: n.cfg.TURN}
+	if n.waf != nil {
+		side.shared = n.waf.records
+	}
+	n.ring, err = newRingSide(n.cfg.Ring, side, len(n.sockets.https) > 0, reg)
+	return err
+}
+
+func (n *Node) takeTURN(next TURN) error {
 	if err := n.turn.setAll(next); err != nil {
 		return err
 	}
@@ -224,6 +245,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.turn.fleet != nil {
 		g.Go(func() error { return n.turn.fleet.Run(ctx) })
 	}
+	g.Go(func() error { n.ring.run(ctx); return nil })
 	n.serveWAF(ctx, g)
 	n.ready.Store(true)
 	at := n.Addresses()
@@ -241,7 +263,7 @@ func (n *Node) Run(ctx context.Context) error {
 	err := g.Wait()
 	s.close()
 	n.tokens.close()
-	return errors.Join(err, n.waf.close(), n.journal.close())
+	return errors.Join(err, n.ring.close(), n.waf.close(), n.journal.close())
 }
 
 // newRegistry has what every process says of itself.

@@ -30,7 +30,8 @@ type RelayConfig struct {
 	Relay     *Relay
 	// WaitForEdge keeps clients out after a start until an edge has spoken.
 	WaitForEdge bool
-	Draining    bool // edges are asked for no new users
+	Draining    bool  // edges are asked for no new users
+	Ring        *Ring // nil: all keys are those of TURN
 
 	// Logger may be nil, for no log.
 	Logger *slog.Logger
@@ -46,6 +47,7 @@ type RelayNode struct {
 	admin   http.Handler
 
 	turn        *turnSide
+	ring        *ringSide // nil: all keys are the file's
 	server      *push.Server
 	events      *push.EventLog
 	credentials *wal.Log
@@ -153,14 +155,36 @@ func (n *RelayNode) wireTURN(at Addresses, reg prometheus.Registerer) (err error
 		return err
 	}
 	if n.credentials == nil { // a check
-		return nil
+		return n.wireRing(reg)
 	}
 	n.turn.table, err = push.OpenTable(context.Background(), n.cfg.TURN.Realm, n.credentials, nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.cfg.Interface.From, err)
 	}
 	n.log.Info("credentials loaded", "count", n.turn.table.Len())
-	return n.turn.setAuth(n.cfg.TURN.Keys)
+	if err := n.turn.setAuth(n.cfg.TURN.Keys); err != nil {
+		return err
+	}
+	return n.wireRing(reg)
+}
+
+// wireRing has keys come from the store too, where the configuration says so.
+func (n *RelayNode) wireRing(reg prometheus.Registerer) (err error) {
+	n.ring, err = newRingSide(n.cfg.Ring, &ringSide{
+		turn: n.turn, take: n.turn.setAll, log: n.log, file: n.cfg.TURN, relay: n.cfg.Interface.Name,
+	}, n.credentials != nil, reg)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// take has the keys of approach 1 and of tokens known from now on.
+func (n *RelayNode) take(next TURN) error {
+	if n.ring != nil {
+		return n.ring.setFile(next)
+	}
+	return n.turn.setAll(next)
 }
 
 func (n *RelayNode) wireInterface(reg prometheus.Registerer) error {
@@ -210,7 +234,7 @@ func (n *RelayNode) ReloadCertificates() { n.shown.reload(true, n.log, time.Now(
 
 // Set takes the keys of approach 1 and of tokens, and whether the relay drains, from now on.
 func (n *RelayNode) Set(next TURN, draining bool) error {
-	if err := n.turn.setAll(next); err != nil {
+	if err := n.take(next); err != nil {
 		return err
 	}
 	if n.draining.Swap(draining) != draining {
@@ -242,6 +266,7 @@ func (n *RelayNode) Run(ctx context.Context) error {
 	g.Go(func() error { return n.server.Serve(n.listen) })
 	g.Go(func() error { n.shown.watch(ctx, n.log); return nil })
 	g.Go(func() error { n.revocations.prune(ctx, n.log); return nil })
+	g.Go(func() error { n.ring.run(ctx); return nil })
 	g.Go(func() error { return n.serveTURN(ctx, g) })
 	g.Go(func() error {
 		<-ctx.Done()

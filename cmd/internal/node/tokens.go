@@ -22,6 +22,7 @@ type tokenSide struct {
 	tokens Tokens // as at the start
 	realm  turncred.Realm
 	auth   atomic.Pointer[token.Authenticator]
+	kids   atomic.Pointer[[]turncred.KeyID]
 }
 
 var (
@@ -39,8 +40,15 @@ func newTokenSide(cfg TURN) (*tokenSide, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.auth.Store(a)
+	t.take(a, cfg.Tokens.Keys)
 	return t, nil
+}
+
+// take has a, which knows keys, answer from now on.
+func (t *tokenSide) take(a *token.Authenticator, keys []token.Key) {
+	ids := tokenIDs(keys)
+	t.auth.Store(a)
+	t.kids.Store(&ids)
 }
 
 // with returns an authenticator that knows keys.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,12 @@ type turnSide struct {
 	fleet  *push.Fleet // nil: no relay is in another process
 	// coturns are those of the fleet that are no relays of ours.
 	coturns []*coturn.Relay
+
+	// listed are the relays of the file.
+	listed []string
+	// revoker is the relay, or all of them.
+	revoker   turncred.Revoker
+	keysLater bool // there may be no key yet: a store has them
 
 	issuer atomic.Pointer[turncred.Provisioner]
 	auth   atomic.Pointer[turncred.Authenticator]
@@ -79,8 +86,10 @@ func newTURNSide(cfg Config, at Addresses, j *journal, reg prometheus.Registerer
 		revoker = newUnheard(reg)
 		cfg.Logger.Warn("the TURN server is not ours: a revocation reaches nobody, a credential is good until it expires", "uris", t.uris)
 	}
+	t.revoker = revoker
 	if t.minter, err = turncred.NewMinter(turncred.MinterConfig{
 		Codec: t.codec, Realm: t.realm, URIs: t.uris, MaxTTL: cfg.TURN.MaxTTL, Order: cfg.TURN.Order, Revoker: revoker,
+		Placed: t.fleet != nil,
 	}); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
@@ -98,7 +107,7 @@ func newTURNBase(cfg TURN) (*turnSide, error) {
 	}
 	t := &turnSide{
 		realm: cfg.Realm, codec: codec, uris: cfg.URIs, maxTTL: cfg.MaxTTL, hash: cfg.Hash,
-		table: push.NewTable(cfg.Realm, nil), sink: cfg.Sink,
+		table: push.NewTable(cfg.Realm, nil), sink: cfg.Sink, keysLater: cfg.KeysLater,
 	}
 	if t.sink == nil {
 		t.sink = t.table
@@ -116,6 +125,7 @@ func newRelaySide(cfg RelayConfig, log *slog.Logger, at Addresses, reg prometheu
 	if t.relay, err = newRelay(cfg.Relay, cfg.TURN.Realm, []netip.AddrPort{at.Admin}, log, at, t, reg); err != nil {
 		return nil, err
 	}
+	t.revoker = t.relay
 	if err := t.setAuth(cfg.TURN.Keys); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
@@ -155,7 +165,7 @@ func (t *turnSide) setAll(next TURN) error {
 	if err := t.set(next.Approach, next.Keys); err != nil {
 		return err
 	}
-	t.tokens.auth.Store(tokens)
+	t.tokens.take(tokens, next.Tokens.Keys)
 	return nil
 }
 
@@ -181,7 +191,7 @@ func (t *turnSide) set(approach turncred.Approach, keys []turncred.Key) error {
 		}
 		issuer = push.NewIssuer(t.minter, kid, t.sink)
 	case turncred.ApproachSharedKey:
-		if len(keys) == 0 {
+		if len(keys) == 0 && !t.keysLater {
 			return errors.New("approach shared-key wants a key")
 		}
 		issuer = sharedkey.NewIssuer(t.minter, ring, t.hash)
@@ -228,8 +238,22 @@ func (t *turnSide) setAuth(keys []turncred.Key) error {
 	return nil
 }
 
-// keyIDs are those of approach 1 that credentials may be made with.
-func (t *turnSide) keyIDs() []turncred.KeyID { return *t.kids.Load() }
+// keyIDs are the keys of approach 1 and of tokens that are known.
+func (t *turnSide) keyIDs() []turncred.KeyID {
+	ids := *t.kids.Load()
+	if t.tokens != nil {
+		ids = slices.Concat(ids, *t.tokens.kids.Load())
+	}
+	return ids
+}
+
+// has reports whether every relay that gets users has a key, and whether any has.
+func (t *turnSide) has(kid turncred.KeyID) (every, some bool) {
+	if t.fleet == nil {
+		return true, true
+	}
+	return t.fleet.Has(kid)
+}
 
 // chosen is a Provisioner of approach 1 before several relays: the credential is good at
 // each, and the WIC is told of those that it should use.

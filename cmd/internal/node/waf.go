@@ -80,7 +80,7 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 		cfg.Revoker = n.tokens
 	}
 	cfg.Records, cfg.Keys, cfg.Secret, cfg.Logger, cfg.Metrics = w.records, w.keys, turncred.NewSecret(secret), n.log, reg
-	if t := n.cfg.TURN.Tokens; t.ServerName != "" && slices.ContainsFunc(t.Keys, func(k token.Key) bool { return !k.Foreign }) {
+	if t := n.cfg.TURN.Tokens; t.ServerName != "" && (n.cfg.Ring != nil || slices.ContainsFunc(t.Keys, func(k token.Key) bool { return !k.Foreign })) {
 		ring, err := token.NewKeyRing(t.Keys...)
 		if err != nil {
 			return nil, err
