@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,7 +125,7 @@ func field(message, name string) string {
 	return ""
 }
 
-// allocation is what a credential made at the first of its URIs.
+// allocation is what a credential made at the first of its URIs that is for UDP.
 type allocation struct {
 	conn   net.PacketConn
 	client *turn.Client
@@ -141,10 +142,16 @@ func (a *allocation) close() {
 
 // allocate makes an allocation with a credential.
 func allocate(cred sipext.TurnCred) (*allocation, error) {
-	if cred.Kind != sipext.KindCredential || len(cred.URIs) == 0 {
+	if cred.Kind != sipext.KindCredential {
 		return nil, fmt.Errorf("no credential: %v", cred)
 	}
-	server := strings.TrimPrefix(cred.URIs[0], "turn:")
+	udp := slices.IndexFunc(cred.URIs, func(uri string) bool {
+		return strings.HasPrefix(uri, "turn:") && !strings.Contains(uri, "transport=tcp")
+	})
+	if udp < 0 {
+		return nil, fmt.Errorf("no URI for UDP in %q", cred.URIs)
+	}
+	server, _, _ := strings.Cut(strings.TrimPrefix(cred.URIs[udp], "turn:"), "?")
 	logs := logging.NewDefaultLoggerFactory()
 	logs.DefaultLogLevel = logging.LogLevelDisabled
 	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -314,5 +321,157 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 	secret, err := os.ReadFile(filepath.Join(f.edge.dir, "state", "ring.json"))
 	if err != nil || strings.Contains(string(secret), strings.Repeat("k", 32)) {
 		t.Errorf("the edge's copy of the ring: %v", err)
+	}
+}
+
+// TestKeysWaitForRelays: a relay that does not take keys from the store is named by the
+// command, which leaves the key next; a relay of the registry joins, drains and leaves at run
+// time; and one that lacks the key that is signed with is not offered.
+func TestKeysWaitForRelays(t *testing.T) {
+	f := prepareRing(t, pgtest.Start(t), "shared-key")
+	f.relay2.edit(t, "store: {kind: postgres, database_url_file: database.url, kek_file: kek.key}", "")
+	// relay2 is in no file, but in the registry.
+	f.edge.edit(t, f.edge.relayItem(t, "relay2"), "")
+	f.edge.edit(t, "  deployment_secret_file", "  registry: true\n  deployment_secret_file")
+	f.relay1.spawnAs(t, "relay")
+	f.relay2.spawnAs(t, "relay")
+	f.edge.spawn(t)
+	f.edge.follows(t)
+	f.relay1.follows(t)
+
+	address := listenOf(t, f.relay2)
+	uri := "turn:127.0.0.1:" + f.relay2.relayPort(t, "udp")
+	if out := epcscf(t, 0, "relays", "add", "relay2", "--address", address, "--uri", uri, "-c", f.edge.file); out != "relay relay2: add\n" {
+		t.Errorf("relays add: %s", out)
+	}
+	f.edge.eventually(t, "both relays answer", f.bothUp)
+	out := epcscf(t, 1, "keys", "rotate", "--wait", "2s", "-c", f.edge.file)
+	kid := strings.Fields(out)[1]
+	for _, want := range []string{
+		"shared-key " + kid + " is made, and next\n", "waiting for ",
+		"epcscf: shared-key " + kid + " stays next: after 2s not every relay has it: relay relay2 (" + address + ") does not have " + kid + ".",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("keys rotate with a relay without the store: %s, want %q", out, want)
+		}
+	}
+	a := f.edge.asks(t)
+	offered := func() (kid string, uris map[string]bool) {
+		uris = map[string]bool{}
+		cred, err := a.credential()
+		if err != nil || cred.Kind != sipext.KindCredential {
+			t.Fatalf("credential: %v, %v", cred, err)
+		}
+		for _, u := range cred.URIs {
+			uris[u] = true
+		}
+		return string(turncred.Tid(cred.Tid).KeyID()), uris
+	}
+	if got, _ := offered(); got != "k1" {
+		t.Errorf("signed with %s, which a relay lacks", got)
+	}
+	// Revoked: there is no waiting then, and the relay that lacks the next key is not offered.
+	epcscf(t, 0, "keys", "revoke", "k1", "-c", f.edge.file)
+	f.edge.eventually(t, "the next key is signed with", func() bool {
+		cred, err := a.credential()
+		return err == nil && string(turncred.Tid(cred.Tid).KeyID()) == kid
+	})
+	if _, uris := offered(); uris[uri] {
+		t.Error("a relay that lacks the key is offered")
+	}
+	epcscf(t, 0, "relays", "drain", "relay2", "-c", f.edge.file)
+	if out := epcscf(t, 0, "keys", "rotate", "-c", f.edge.file); !strings.Contains(out, "is current\n") {
+		t.Errorf("keys rotate without the drained relay: %s", out)
+	}
+	if out := epcscf(t, 0, "relays", "list", "-c", f.edge.file); !strings.Contains(out, "relay2  draining  100") || !strings.Contains(out, "never") {
+		t.Errorf("relays list: %s", out)
+	}
+	epcscf(t, 0, "relays", "remove", "relay2", "-c", f.edge.file)
+	f.edge.eventually(t, "relay2 has left", func() bool { return f.edge.metric(`epcscf_push_relay_up{relay="relay2"}`) == "" })
+	for _, tt := range []struct{ args, want string }{
+		{"add relay3 --uri turn:h:1", `--address "": want HOST:PORT`},
+		{"add relay3 --address h:1", "--uri: want one or more"},
+		{"add relay3 --address h:1 --uri http:h", "want turn: or turns: URIs"},
+		{"add Relay --address h:1 --uri turn:h", "want the name of one relay"},
+	} {
+		args := append(append([]string{"relays"}, strings.Fields(tt.args)...), "-c", f.edge.file)
+		if out := epcscf(t, 2, args...); !strings.Contains(out, tt.want) {
+			t.Errorf("relays %s: %s", tt.args, out)
+		}
+	}
+	if out := epcscf(t, 1, "relays", "drain", "relay9", "-c", f.edge.file); !strings.Contains(out, "not found") {
+		t.Errorf("relays drain of nobody: %s", out)
+	}
+}
+
+// relayItem is a relay's line in turn.relays.
+func (s *served) relayItem(t *testing.T, name string) string {
+	t.Helper()
+	for _, line := range strings.SplitAfter(s.text(t), "\n") {
+		if strings.Contains(line, "- {name: "+name) {
+			return line
+		}
+	}
+	t.Fatalf("no relay %s in the file", name)
+	return ""
+}
+
+// listenOf is the address of a relay's credential interface.
+func listenOf(t *testing.T, s *served) string {
+	t.Helper()
+	_, rest, _ := strings.Cut(s.text(t), `interface: {listen: "`)
+	at, _, ok := strings.Cut(rest, `"`)
+	if !ok {
+		t.Fatal("no interface.listen")
+	}
+	return at
+}
+
+// TestStartWithoutTheDatabase: edge and relay start while the database is away, with the keys
+// that it had, and take changes when it is back.
+func TestStartWithoutTheDatabase(t *testing.T) {
+	c := pgtest.Start(t)
+	f := prepareRing(t, c, "shared-key")
+	kill1, killEdge := f.relay1.spawnAs(t, "relay"), f.edge.spawn(t)
+	f.relay2.spawnAs(t, "relay")
+	f.edge.eventually(t, "both relays answer", f.bothUp)
+	epcscf(t, 0, "keys", "rotate", "-c", f.edge.file)
+	kid := currentKey(t, f.edge.file)
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	kill1()
+	killEdge()
+	f.relay1.spawnAs(t, "relay")
+	f.edge.spawn(t)
+	f.edge.eventually(t, "both relays answer", f.bothUp)
+	cred, err := f.edge.asks(t).credential()
+	if err != nil || string(turncred.Tid(cred.Tid).KeyID()) != kid {
+		t.Fatalf("without the database: %v, %v, want a credential of %s", cred, err, kid)
+	}
+	for _, r := range []*served{f.relay1, f.relay2} {
+		if !r.allocates(t, cred.Username, cred.Tpwd) {
+			t.Error("the credential is not good without the database")
+		}
+	}
+	for _, s := range []*served{f.edge, f.relay1} {
+		s.eventually(t, "it says so", func() bool { return strings.Contains(s.log.String(), "the store does not answer") })
+		if s.metric("epcscf_store_up") != "0" {
+			t.Error("epcscf_store_up is not 0")
+		}
+	}
+	if err := c.Up(); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*served{f.edge, f.relay1} {
+		s.follows(t)
+	}
+	epcscf(t, 0, "keys", "rotate", "-c", f.edge.file)
+	for _, s := range []*served{f.edge, f.relay1, f.relay2} {
+		for _, secret := range []string{pgtest.Password, strings.Repeat("e", 32), strings.Repeat("k", 32)} {
+			if strings.Contains(s.log.String(), secret) {
+				t.Errorf("the log holds a secret that begins with %.4s", secret)
+			}
+		}
 	}
 }

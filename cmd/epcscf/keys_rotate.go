@@ -169,10 +169,7 @@ func (k *keyWork) revoke(kid turncred.KeyID) error {
 // everywhere waits until every relay that gets users has a key.
 func (k *keyWork) everywhere(kid turncred.KeyID) error {
 	if k.kind == store.KeyJWT {
-		// Each WAF publishes it when it has heard of it; verifiers ask for a kid that they do
-		// not know.
-		k.pause(publishFor)
-		return k.ctx.Err()
+		return k.published()
 	}
 	fleet := k.cfg.Node().Fleet
 	if fleet == nil {
@@ -197,6 +194,17 @@ func (k *keyWork) everywhere(kid turncred.KeyID) error {
 			return k.ctx.Err()
 		}
 	}
+}
+
+// published waits until each WAF publishes a key of which it has heard; verifiers ask for a
+// kid that they do not know. The first key ever is waited for by nobody.
+func (k *keyWork) published() error {
+	current, err := k.inState(store.KeyCurrent)
+	if err == nil && len(current) > 0 {
+		k.pause(publishFor)
+		err = k.ctx.Err()
+	}
+	return err
 }
 
 const (
