@@ -18,20 +18,26 @@ func (k *keyWork) rotate() error {
 	if k.kind == store.KeyKEK {
 		return k.reseal()
 	}
-	waiting, err := k.inState(store.KeyNext)
+	next, err := k.next()
 	if err != nil {
-		return err
-	}
-	var next store.Key
-	if len(waiting) > 0 {
-		next = waiting[0]
-	} else if next, err = k.add(); err != nil {
 		return err
 	}
 	if err := k.everywhere(next.ID); err != nil {
 		return err
 	}
 	return errors.Join(k.makeCurrent(next), k.forget())
+}
+
+// next returns the oldest key that is next; where there is none, a new one.
+func (k *keyWork) next() (store.Key, error) {
+	waiting, err := k.inState(store.KeyNext)
+	switch {
+	case err != nil:
+		return store.Key{}, err
+	case len(waiting) > 0:
+		return waiting[0], nil
+	}
+	return k.add()
 }
 
 // makeCurrent begins to sign with a key, then ends it with those before: there is always one.
@@ -153,14 +159,8 @@ func (k *keyWork) revoke(kid turncred.KeyID) error {
 	if err != nil || len(current) > 0 {
 		return err
 	}
-	waiting, err := k.inState(store.KeyNext)
+	next, err := k.next()
 	if err != nil {
-		return err
-	}
-	var next store.Key
-	if len(waiting) > 0 {
-		next = waiting[0]
-	} else if next, err = k.add(); err != nil {
 		return err
 	}
 	return k.makeCurrent(next)
