@@ -27,14 +27,13 @@ interface Undeclared {
  * Joins a WicTurn to a JsSIP user agent and its socket; call it before ua.start().
  * Every REGISTER then asks for a credential, and calls that lose their relay are healed.
  * For a call, give `turn.rtcConfiguration()` as pcConfig to ua.call and session.answer.
+ *
+ * A page that has credentials of another kind, such as a WAF's tokens, gives its own
+ * requestCredential, and the first one to turn.accept; REGISTER asks for none then.
  */
-export function wicTurnForJsSIP(
-  ua: UA,
-  socket: WebSocketInterface,
-  options: Omit<WicTurnOptions, 'requestCredential'> = {},
-): WicTurn {
-  const turn = new WicTurn({ ...options, requestCredential: () => requestByOptions(ua) });
-  ua.registrator().setExtraHeaders([REQUEST_ROW]);
+export function wicTurnForJsSIP(ua: UA, socket: WebSocketInterface, options: Partial<WicTurnOptions> = {}): WicTurn {
+  const turn = new WicTurn({ requestCredential: () => requestByOptions(ua), ...options });
+  if (!options.requestCredential) ua.registrator().setExtraHeaders([REQUEST_ROW]);
   tap(socket, (text) => {
     turn.receive(text);
     return withMD5Only(text);

@@ -10,13 +10,24 @@ export interface TurnCredential {
   /** RFC 7065 URIs, in the server's order of preference. */
   readonly uris: readonly string[];
   readonly approach: string;
-  /** The answer that brought it. */
-  readonly source: 'REGISTER' | 'OPTIONS';
+  /** The answer that brought it, or that it is a ReadyCredential. */
+  readonly source: 'REGISTER' | 'OPTIONS' | 'token';
   /** Life in seconds at the moment of receipt. */
   readonly ttl: number;
   /** Moment of receipt and of expiry, in milliseconds of the clock. */
   readonly received: number;
   readonly expires: number;
+}
+
+/** A credential that comes by another way than SIP, such as a WAF's TURN token (RFC 7635). */
+export interface ReadyCredential {
+  readonly username: string;
+  readonly password: string;
+  readonly uris: readonly string[];
+  /** What is left of its life, in seconds. */
+  readonly ttl: number;
+  /** When to ask for the next one, in seconds; Infinity: never. Default: by renewAt. */
+  readonly renewIn?: number;
 }
 
 /** Why there is no credential for now, and in how many seconds WicTurn asks again. */
@@ -40,9 +51,10 @@ export interface WicTurnEvents {
 export interface WicTurnOptions {
   /**
    * Sends an OPTIONS with "3gpp-ext-turn-cred: request" to the home domain and gives
-   * back the header's rows of its 2xx answer; rejects for any other outcome.
+   * back the header's rows of its 2xx answer; rejects for any other outcome. Where
+   * credentials come another way, it gets the next one that way.
    */
-  requestCredential(): Promise<readonly string[]>;
+  requestCredential(): Promise<readonly string[] | ReadyCredential>;
   /** Part of its life after which a credential is renewed; default 0.8. */
   renewAt?: number;
   /** TURN URIs to use where the header names none; default none. */
@@ -134,6 +146,12 @@ export class WicTurn {
     if (answer?.bound) this.#take(answer.rows, 'REGISTER');
   }
 
+  /** Takes a credential that has come another way than SIP. */
+  accept(ready: ReadyCredential): void {
+    const { username, password, uris, ttl, renewIn } = ready;
+    this.#store({ username, password, uris, ttl, realm: '', approach: 'token', source: 'token' }, renewIn);
+  }
+
   /** Asks for a new credential now. Calls that overlap share one request. */
   renew(): Promise<TurnCredential> {
     this.#renewal ??= this.#renew().finally(() => {
@@ -184,16 +202,17 @@ export class WicTurn {
 
   async #renew(): Promise<TurnCredential> {
     const generation = this.#generation;
-    let rows: readonly string[];
+    let got: readonly string[] | ReadyCredential;
     try {
-      rows = await this.#options.requestCredential();
+      got = await this.#options.requestCredential();
     } catch (err) {
       if (generation === this.#generation) this.#retry();
       throw asError(err);
     }
     if (generation !== this.#generation) throw new NoCredentialError();
     const before = this.#credential;
-    this.#take(rows, 'OPTIONS');
+    if ('username' in got) this.accept(got);
+    else this.#take(got, 'OPTIONS');
     if (!this.#credential || this.#credential === before) throw new NoCredentialError();
     return this.#credential;
   }
@@ -207,7 +226,7 @@ export class WicTurn {
         this.#wait(value.reason, value.retryAfter);
       } else if (source === 'OPTIONS') {
         throw new Error(`the answer to OPTIONS has no ${HEADER}`);
-      } else if (this.#credential) {
+      } else if (this.#credential && this.#credential.source !== 'token') {
         this.#schedule(this.#renewalTime(this.#credential)); // a refresh that brought none
       }
     } catch (err) {
@@ -220,21 +239,17 @@ export class WicTurn {
     const uris = value.uris.length > 0 ? value.uris : (this.#options.uris ?? []);
     if (uris.length === 0) throw new Error(`${HEADER} names no TURN URI, and none is configured`);
     const ttl = value.ttl ?? Math.max(0, Math.floor(value.texp - this.#clock.unix()));
+    const { username, password, realm, approach = '' } = value;
+    this.#store({ username, password, realm, uris, approach, source, ttl });
+  }
+
+  #store(value: Omit<TurnCredential, 'received' | 'expires'>, renewIn?: number): void {
     const received = this.#clock.now();
-    this.#credential = {
-      username: value.username,
-      password: value.password,
-      realm: value.realm,
-      uris,
-      approach: value.approach ?? '',
-      source,
-      ttl,
-      received,
-      expires: received + ttl * 1000,
-    };
+    this.#credential = { ...value, received, expires: received + value.ttl * 1000 };
     this.#failures = 0;
     this.#expiryTold = false;
-    this.#schedule(this.#renewalTime(this.#credential));
+    if (renewIn === undefined) this.#schedule(this.#renewalTime(this.#credential));
+    else this.#schedule(renewIn === Infinity ? undefined : received + Math.max(renewIn * 1000, FIRST_RETRY));
     this.#emit('credential', this.#credential);
   }
 

@@ -74,6 +74,29 @@ test('JsSIP: first and refreshed REGISTER, OPTIONS, un-REGISTER', async () => {
   ua.stop();
 });
 
+test('JsSIP: with an access token, and credentials that come another way', async () => {
+  const fake = new FakeSocket();
+  const socket = fake as unknown as WebSocketInterface;
+  const ua = new JsSIP.UA({ sockets: socket, uri: 'sip:alice@ims.test', authorization_jwt: 'Bearer eyJ1' });
+  const next = { username: 'k1~2', password: 'p', uris: ['turn:a'], ttl: 600 };
+  const turn = wicTurnForJsSIP(ua, socket, { requestCredential: async () => next });
+  let registered = 0;
+  ua.on('registered', () => registered++);
+  ua.start();
+  await until(() => registered === 1);
+  turn.accept({ ...next, username: 'k1~1' });
+  assert.equal((await turn.renew()).username, 'k1~2');
+  ua.set('authorization_jwt', 'Bearer eyJ2');
+  ua.register();
+  await until(() => fake.seen.length === 2);
+  assert.deepEqual(fake.methods(), ['REGISTER', 'REGISTER'], 'and no OPTIONS');
+  assert.match(fake.seen[0]!, /^Authorization: Bearer eyJ1\r?$/m);
+  assert.match(fake.seen[1]!, /^Authorization: Bearer eyJ2\r?$/m);
+  assert.ok(!fake.seen.some((text) => text.includes('3gpp-ext-turn-cred')));
+  turn.forget();
+  ua.stop();
+});
+
 test('SIP.js: the tap passes everything on, OPTIONS gives rows or the reason', async () => {
   const delivered: string[] = [];
   let status = 200;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { systemClock } from '../src/clock.js';
-import { NoCredentialError, WicTurn, type TurnCredential, type Unavailable } from '../src/wicturn.js';
+import { NoCredentialError, WicTurn, type ReadyCredential, type TurnCredential, type Unavailable } from '../src/wicturn.js';
 import { FakeClock, settled } from './fakeclock.js';
 
 const value = (n: number, ttl = 100) => `k1-${n}:99:cA==;uris="turn:127.0.0.1:3478";realm="r";ttl=${ttl};approach=push`;
@@ -10,7 +10,7 @@ const register = (row?: string, contact = 'Contact: <sip:a@b>;expires=600\r\n') 
   `SIP/2.0 200 OK\r\nCSeq: 1 REGISTER\r\n${contact}${row === undefined ? '' : `3gpp-ext-turn-cred: ${row}\r\n`}\r\n`;
 
 /** A WicTurn on a clock we turn, with a server that answers what `answer` says. */
-function setup(answer: () => Promise<readonly string[]> = async () => [value(2)]) {
+function setup(answer: () => Promise<readonly string[] | ReadyCredential> = async () => [value(2)]) {
   const clock = new FakeClock();
   const seen = { credentials: [] as TurnCredential[], unavailable: [] as Unavailable[], expired: 0, errors: [] as Error[] };
   const asked: number[] = [];
@@ -183,6 +183,27 @@ test('rtcConfiguration', () => {
     iceTransportPolicy: 'all',
   });
   assert.equal(turn.rtcConfiguration({ relayOnly: true }).iceTransportPolicy, 'relay');
+});
+
+test('a credential that is no SIP header: taken as it is, and renewed when it says', async () => {
+  const ready = (n: number, renewIn?: number): ReadyCredential => ({
+    username: `k1~${n}`,
+    password: 'p',
+    uris: ['turn:127.0.0.1'],
+    ttl: 100,
+    ...(renewIn === undefined ? {} : { renewIn }),
+  });
+  let n = 1;
+  const { clock, turn, asked, seen } = setup(async () => ready(++n, n === 2 ? undefined : Infinity));
+  turn.accept(ready(1, 20));
+  assert.deepEqual(turn.rtcConfiguration().iceServers, [{ urls: ['turn:127.0.0.1'], username: 'k1~1', credential: 'p' }]);
+  await clock.advance(10);
+  turn.receive(register()); // a refresh of the registration moves nothing
+  await clock.advance(1000);
+  assert.deepEqual(asked, [20, 100], 'at 20 s as it said, 80 % of 100 s later, and never after that');
+  assert.deepEqual(seen.credentials.map((c) => [c.username, c.source]), [['k1~1', 'token'], ['k1~2', 'token'], ['k1~3', 'token']]);
+  assert.equal(turn.secondsToRenewal, undefined);
+  assert.deepEqual([seen.expired, seen.errors.length], [1, 0]);
 });
 
 class FakeConnection extends EventTarget {
