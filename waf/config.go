@@ -32,6 +32,9 @@ type Records interface {
 	store.Audit
 }
 
+// MinRegistrationLife is the least Registration.Life: a WIC must have the time to renew.
+const MinRegistrationLife = 10 * time.Second
+
 // Relay is a TURN server for which tokens are made.
 type Relay struct {
 	// Name is its STUN server name, the aud of requests, and the associated data of its
@@ -125,7 +128,7 @@ func (c *Config) check() error {
 		fallback time.Duration
 		least    time.Duration
 	}{
-		{"Registration.Life", &c.Registration.Life, 10 * time.Minute, 10 * time.Second},
+		{"Registration.Life", &c.Registration.Life, 10 * time.Minute, MinRegistrationLife},
 		{"CodeLife", &c.CodeLife, time.Minute, time.Second},
 		{"RefreshLife", &c.RefreshLife, 24 * time.Hour, time.Minute},
 		{"SessionLife", &c.SessionLife, time.Hour, time.Minute},

@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 	"time"
@@ -38,6 +39,35 @@ type PageConfig struct {
 	CAPEM         []byte   // certificates in PEM for /ca.pem; nil: there is no /ca.pem
 	Demo          bool     // the page then says that it is a demonstration
 	TrustHint     string   // command that starts a browser which trusts the server; shown where turns: fails
+	OAuth         *OAuth   // how the page signs users in by their web account; nil: it does not
+}
+
+// OAuth is what the page must know of a WAF. Issuer, ClientID and Scope must be set.
+type OAuth struct {
+	Issuer     string `json:"issuer"` // https://HOST or https://HOST:PORT
+	ClientID   string `json:"client_id"`
+	Scope      string `json:"scope"`
+	TURNServer string `json:"turn_server,omitempty"` // the aud of its TURN tokens
+	Implicit   bool   `json:"implicit"`              // the WAF has the implicit grant too
+	// TokenFields is a path of this server's that says what the relay reads in a token, for
+	// the page to show; "": the page says that the token is sealed.
+	TokenFields string `json:"token_fields,omitempty"`
+}
+
+// check says what is wrong. The issuer goes into the page's policy, so it must be an origin
+// and nothing else.
+func (o *OAuth) check() error {
+	if o == nil {
+		return nil
+	}
+	u, err := url.Parse(o.Issuer)
+	if err != nil || u.Scheme != "https" || u.Host == "" || o.Issuer != "https://"+u.Host || strings.ContainsAny(o.Issuer, " ;,'\"*") {
+		return fmt.Errorf("OAuth.Issuer is %q, want https://HOST or https://HOST:PORT", o.Issuer)
+	}
+	if o.ClientID == "" || o.Scope == "" {
+		return errors.New("OAuth: ClientID and Scope must be set")
+	}
+	return nil
 }
 
 // pageSettings is /config.json.
@@ -49,6 +79,7 @@ type pageSettings struct {
 	CA            string   `json:"ca,omitempty"`
 	Demo          bool     `json:"demo"`
 	TrustHint     string   `json:"trust_hint,omitempty"`
+	OAuth         *OAuth   `json:"oauth,omitempty"`
 }
 
 // contentSecurityPolicy allows what the page loads and nothing else. 'self' in
@@ -83,7 +114,8 @@ type part struct {
 
 // handler serves parts by path. It does not change once made.
 type handler struct {
-	parts map[string]part
+	parts  map[string]part
+	policy string
 }
 
 // NewHandler returns the page's handler. It refuses a configuration that the page could
@@ -100,13 +132,19 @@ func newHandler(cfg PageConfig, fsys fs.FS) (*handler, error) {
 	if !strings.HasPrefix(cfg.WebSocketPath, "/") {
 		return nil, fmt.Errorf("page: WebSocketPath is %q, want a path that starts with /", cfg.WebSocketPath)
 	}
-	h := &handler{parts: map[string]part{}}
+	if err := cfg.OAuth.check(); err != nil {
+		return nil, fmt.Errorf("page: %w", err)
+	}
+	h := &handler{parts: map[string]part{}, policy: contentSecurityPolicy}
+	if cfg.OAuth != nil { // whose token endpoint the page asks
+		h.policy = strings.Replace(h.policy, "connect-src 'self'", "connect-src 'self' "+cfg.OAuth.Issuer, 1)
+	}
 	if err := h.addDist(fsys); err != nil {
 		return nil, fmt.Errorf("page: %w", err)
 	}
 	settings := pageSettings{
 		Domain: cfg.Domain, WebSocketPath: cfg.WebSocketPath, Users: append([]string{}, cfg.Users...),
-		TURNApproach: cfg.TURNApproach, Demo: cfg.Demo, TrustHint: cfg.TrustHint,
+		TURNApproach: cfg.TURNApproach, Demo: cfg.Demo, TrustHint: cfg.TrustHint, OAuth: cfg.OAuth,
 	}
 	if len(cfg.CAPEM) > 0 {
 		if err := onlyCertificates(cfg.CAPEM); err != nil {
@@ -200,6 +238,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for _, kv := range securityHeaders {
 		header.Set(kv[0], kv[1])
 	}
+	header.Set("Content-Security-Policy", h.policy)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
 		http.Error(w, "the page is for GET and HEAD only", http.StatusMethodNotAllowed)

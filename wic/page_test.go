@@ -97,6 +97,30 @@ func TestHandlerAnswers(t *testing.T) {
 	}
 }
 
+func TestOAuthSettingsAndPolicy(t *testing.T) {
+	good := OAuth{Issuer: "https://waf.test:8444", ClientID: "demo", Scope: "stun", Implicit: true}
+	r := get(t, testHandler(t, PageConfig{Domain: "ims.test", OAuth: &good}, builtFS), "GET", "/config.json")
+	if policy := r.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "connect-src 'self' https://waf.test:8444;") {
+		t.Errorf("policy %q does not let the page ask the WAF", policy)
+	}
+	var got struct {
+		OAuth OAuth `json:"oauth"`
+	}
+	if err := json.Unmarshal([]byte(body(t, r)), &got); err != nil || got.OAuth != good {
+		t.Errorf("config.json has %+v, %v, want %+v", got.OAuth, err, good)
+	}
+	for _, issuer := range []string{"", "http://waf.test", "https://", "https://waf.test/", "https://waf.test; script-src *", "https://*", "https://waf.test https://evil.test"} {
+		bad := good
+		bad.Issuer = issuer
+		if _, err := newHandler(PageConfig{Domain: "ims.test", OAuth: &bad}, builtFS); err == nil {
+			t.Errorf("issuer %q is taken: it goes into the policy", issuer)
+		}
+	}
+	if _, err := newHandler(PageConfig{Domain: "ims.test", OAuth: &OAuth{Issuer: good.Issuer}}, builtFS); err == nil {
+		t.Error("no client id, and no error")
+	}
+}
+
 func TestHandlerRevalidates(t *testing.T) {
 	h := testHandler(t, PageConfig{Domain: "ims.test"}, builtFS)
 	etag := get(t, h, "GET", "/wic.js").Header.Get("ETag")

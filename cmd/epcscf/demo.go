@@ -22,7 +22,7 @@ import (
 type demoFlags struct {
 	listen, turnListen, turnsListen, adminListen, coreListen, wafListen string
 	approach, core, domain, dataDir, logLevel                           string
-	ttl                                                                 time.Duration
+	ttl, tokenLife                                                      time.Duration
 }
 
 func newDemoCommand() *cobra.Command {
@@ -48,6 +48,7 @@ else it keeps are made in --data-dir. Not for production.`,
 	fl.StringVar(&f.domain, "domain", "ims.test", "home domain, and realm of TURN")
 	fl.StringVar(&f.dataDir, "data-dir", "epcscf-demo", "directory of keys, certificates and passwords, made if missing")
 	fl.DurationVar(&f.ttl, "ttl", 10*time.Minute, "longest life of a TURN credential")
+	fl.DurationVar(&f.tokenLife, "token-life", 10*time.Minute, "life of a registration token; a TURN token lives for --ttl")
 	fl.StringVar(&f.logLevel, "log-level", "info", "log to standard error from this level: debug, info, warn or error")
 	return c
 }
@@ -85,7 +86,7 @@ func (f demoFlags) config(errOut io.Writer) (cfg node.Demo, err error) {
 		return cfg, fmt.Errorf("--log-level %q: use debug, info, warn or error", f.logLevel)
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level}))
-	cfg.Domain, cfg.DataDir, cfg.TTL = f.domain, f.dataDir, f.ttl
+	cfg.Domain, cfg.DataDir, cfg.TTL, cfg.TokenLife = f.domain, f.dataDir, f.ttl, f.tokenLife
 	return cfg, nil
 }
 

@@ -202,6 +202,7 @@ func TestBadCommandLinesAreAnswered(t *testing.T) {
 		{"core without transport", free("--core", "10.0.0.1:5060"), 2, []string{"--core", "udp:"}},
 		{"bad ttl", free("--ttl", "soon"), 2, []string{"--ttl", "soon"}},
 		{"ttl out of range", free("--ttl", "1s"), 2, []string{"--ttl", "5s"}},
+		{"token life too short", free("--token-life", "1s"), 2, []string{"--token-life", "10s"}},
 		{"bad log level", free("--log-level", "loud"), 2, []string{"--log-level", "debug"}},
 		{"tcp port in use", free("--listen", taken.Addr().String()), 1, []string{"--listen", taken.Addr().String(), "in use"}},
 		{"turns port in use", free("--turns-listen", taken.Addr().String()), 1, []string{"--turns-listen", "in use"}},

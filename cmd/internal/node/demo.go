@@ -11,6 +11,7 @@ import (
 	"epcscf/relay"
 	"epcscf/turncred"
 	"epcscf/turncred/push"
+	"epcscf/waf"
 )
 
 // Demo says what a demo runs. Every field must be set but where it says otherwise.
@@ -28,7 +29,9 @@ type Demo struct {
 	Domain   string // home domain, and the realm of TURN
 	Approach turncred.Approach
 	TTL      time.Duration // longest life of a credential
-	DataDir  string        // keys, certificates, passwords; made if it is missing
+	// TokenLife is that of registration tokens; 0 is 10 min.
+	TokenLife time.Duration
+	DataDir   string // keys, certificates, passwords; made if it is missing
 
 	// Sink takes what approach 2 pushes; nil is the relay's own table.
 	Sink push.Sink
@@ -87,6 +90,9 @@ func (d *Demo) check() error {
 	}
 	if err := CheckTTL(d.TTL); err != nil {
 		return configErrorf("--ttl %v: %v", d.TTL, err)
+	}
+	if d.TokenLife != 0 && d.TokenLife < waf.MinRegistrationLife {
+		return configErrorf("--token-life %v: want %v or more", d.TokenLife, waf.MinRegistrationLife)
 	}
 	if d.DataDir == "" {
 		return configErrorf("--data-dir: want a directory")

@@ -80,7 +80,11 @@ func (n *DemoNode) listen(d Demo, sec secrets, pki *localPKI) error {
 	if cfg.Page, err = wic.NewHandler(wic.PageConfig{
 		Domain: d.Domain, WebSocketPath: webSocketPath, Users: demoUsers, TURNApproach: string(d.Approach),
 		CAPEM: pki.CAPEM, Demo: n.core != nil, TrustHint: n.info.ChromiumCommand(),
-	}); err != nil {
+		OAuth: d.oauth(&cfg, s.addresses()),
+	}); err == nil && cfg.WAF != nil {
+		cfg.Page, err = withTokenFields(cfg.Page, cfg.TURN.Tokens, cfg.TURN.Realm)
+	}
+	if err != nil {
 		s.close()
 		return fmt.Errorf("page: %w", err)
 	}

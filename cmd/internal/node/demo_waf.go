@@ -11,6 +11,7 @@ import (
 	"epcscf/turncred"
 	"epcscf/turncred/token"
 	"epcscf/waf"
+	"epcscf/wic"
 )
 
 // demoClient is the OAuth client that the demo's page is.
@@ -33,9 +34,20 @@ func (d *Demo) addWAF(cfg *Config) error {
 	cfg.Bearer = &Bearer{}
 	cfg.WAF = &WAF{
 		Listen: Address{AddrPort: d.WAFListen, From: "--waf-listen"}, Certificate: cfg.Certificate, Store: Store{Kind: StoreMemory},
-		Settings: waf.Config{AllowImplicit: true, Registration: waf.Registration{Audience: "sip:" + d.Domain}},
+		Settings: waf.Config{AllowImplicit: true, Registration: waf.Registration{Audience: "sip:" + d.Domain, Life: d.TokenLife}},
 	}
 	return nil
+}
+
+// oauth is what the page must know of the WAF; nil where there is none.
+func (d *Demo) oauth(cfg *Config, at Addresses) *wic.OAuth {
+	if cfg.WAF == nil {
+		return nil
+	}
+	return &wic.OAuth{
+		Issuer: "https://" + at.WAF[0].String(), ClientID: demoClient, Scope: waf.ScopeSTUN + " " + waf.ScopeRegistration,
+		TURNServer: cfg.TURN.Tokens.ServerName, Implicit: cfg.WAF.Settings.AllowImplicit, TokenFields: tokenFieldsPath,
+	}
 }
 
 // fillWAF makes the users, the page's client, and a token for one client more.

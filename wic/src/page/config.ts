@@ -7,6 +7,17 @@ export interface Settings {
   ca?: string;
   demo: boolean;
   trust_hint?: string;
+  oauth?: OAuthSettings;
+}
+
+/** The WAF that signs the page's users in. */
+export interface OAuthSettings {
+  issuer: string;
+  client_id: string;
+  scope: string;
+  turn_server?: string;
+  implicit: boolean;
+  token_fields?: string;
 }
 
 export async function loadSettings(): Promise<Settings> {

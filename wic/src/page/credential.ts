@@ -6,6 +6,12 @@ import { log } from './log.js';
 const HIDDEN = '••••••••••••';
 const HISTORY = 6;
 
+const ORIGIN: Record<TurnCredential['source'], string> = {
+  REGISTER: 'issued by REGISTER',
+  OPTIONS: 'renewed by OPTIONS',
+  token: 'from the web account',
+};
+
 /** Shows the credential of `turn`: what it is, how long it lives, and where it came from. */
 export class CredentialPanel {
   readonly #panel = byId('credential');
@@ -14,6 +20,7 @@ export class CredentialPanel {
   readonly #reveal = byId<HTMLButtonElement>('reveal-password');
   readonly #renew = byId<HTMLButtonElement>('renew');
   #turn: WicTurn | undefined;
+  #renewable = true;
   #revealed = false;
 
   constructor() {
@@ -23,8 +30,9 @@ export class CredentialPanel {
   }
 
   /** Follows turn from now on. */
-  follow(turn: WicTurn): void {
+  follow(turn: WicTurn, renewable = true): void {
     this.#turn = turn;
+    this.#renewable = renewable;
     turn.on('credential', (c) => this.#arrived(c));
     turn.on('unavailable', ({ reason, retryIn }) => {
       const text = credentialUnavailable(reason, retryIn);
@@ -33,12 +41,13 @@ export class CredentialPanel {
       log(text, true);
     });
     turn.on('expired', () => {
-      this.#set('expired', 'The credential has expired. Running calls go on; the page asks for a new one by itself.');
+      const next = renewable ? 'the page asks for a new one by itself' : 'sign in again for another one';
+      this.#set('expired', `The credential has expired. Running calls go on; ${next}.`);
       log('TURN credential expired', true);
     });
     turn.on('error', (err) => log(`TURN credential: ${err.message}; asking again by itself`, true));
     this.#set('none', 'Waiting for the registration.');
-    this.#renew.disabled = false;
+    this.#renew.disabled = !renewable;
   }
 
   /** Shows nothing any more: the user has signed out. */
@@ -60,7 +69,7 @@ export class CredentialPanel {
   }
 
   #arrived(c: TurnCredential): void {
-    const how = c.source === 'REGISTER' ? 'issued by REGISTER' : 'renewed by OPTIONS';
+    const how = ORIGIN[c.source];
     this.#show(false);
     this.#panel.dataset['username'] = c.username;
     byId('cred-username').textContent = c.username;
@@ -113,7 +122,7 @@ export class CredentialPanel {
         log(`TURN credential: ${why}`, true);
       }
     } finally {
-      this.#renew.disabled = this.#turn === undefined;
+      this.#renew.disabled = this.#turn === undefined || !this.#renewable;
     }
   }
 }

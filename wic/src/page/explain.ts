@@ -22,6 +22,42 @@ export function registrationFailure(status: number | undefined, phrase: string):
   }
 }
 
+/** A token ends by itself this long before its time is over: the edge wants some of it left. */
+const LAST_SECONDS = 2;
+
+/** Why the server takes a web account's token no longer. */
+export function tokenRefused(secondsLeft: number): string {
+  return secondsLeft <= LAST_SECONDS
+    ? 'The token of your web account has expired, and the registration with it. Sign in again; the web account may still know you.'
+    : 'Your sign-in was revoked: the server takes its token no more, and has ended registration and calls. Sign in again if that was not meant.';
+}
+
+/** Why the WAF gives no new token for its refresh token. */
+export function renewalRefused(): string {
+  return 'The web account renews this sign-in no more: it was revoked, or has reached its end. Sign in again.';
+}
+
+/** Why a sign-in with the web account did not come about, by the code of OAuthError. */
+export function signInFailure(code: string, issuer: string): string {
+  switch (code) {
+    case 'access_denied':
+      return 'You did not allow this page to use your web account, so you are not signed in. Sign in again and choose "Allow", or use your password here.';
+    case 'foreign_answer':
+      return 'An answer came that belongs to no sign-in begun in this tab, and was thrown away. Press "Sign in with the web account" once more.';
+    case 'invalid_grant':
+      return 'The web account\'s answer was too old or had been used before. Press "Sign in with the web account" once more.';
+    case 'unreachable':
+      return `No connection to the web account at ${issuer}. Open that address once to see whether it runs and your browser trusts it, then sign in again.`;
+    case 'temporarily_unavailable':
+    case 'server_error':
+      return 'The web account cannot sign you in now. Try again in a moment; its log says more.';
+    case 'malformed_answer':
+      return 'The web account\'s answer could not be read. Sign in once more; if that goes on, look at its log.';
+    default:
+      return `The web account refused the sign-in (${code}). The operator must look at how this page is registered there.`;
+  }
+}
+
 /** Why the WebSocket is closed. */
 export function connectionLost(url: string, everConnected: boolean): string {
   return everConnected
@@ -133,7 +169,7 @@ export function relayFailure(code: number | undefined, tls: boolean, settings: S
     case 701:
       return tls ? untrusted(settings) : { text: 'Nothing answers there. See whether the relay runs and a firewall lets TCP through.' };
     case 401:
-      return { text: 'The relay refused the credential: it has expired or was revoked. Press "Renew now" and check again.' };
+      return { text: 'The relay refused the credential: it has expired or was revoked. Press "Renew now", or sign in again, and check once more.' };
     case 403:
       return { text: 'The relay forbids this. Look at its peer policy.' };
     case 438:
