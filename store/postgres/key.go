@@ -117,9 +117,9 @@ func scanSealed(row pgx.Row) (p store.Sealed, err error) {
 }
 
 // proveKEKs checks that what is there can be opened, and writes down the current key's proof.
-func (s *Store) proveKEKs(ctx context.Context) error {
+func (s *Store) proveKEKs(ctx context.Context, q querier) error {
 	for range 2 {
-		proofs, err := rows(ctx, s.pool, scanSealed, allChecks)
+		proofs, err := rows(ctx, q, scanSealed, allChecks)
 		if err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (s *Store) proveKEKs(ctx context.Context) error {
 			return err
 		}
 		// Another process may be first, with another key of this id: so look again.
-		if _, err := exec(ctx, s.pool, addCheck, proof.KEK, proof.Box); err != nil {
+		if _, err := exec(ctx, q, addCheck, proof.KEK, proof.Box); err != nil {
 			return err
 		}
 	}
@@ -148,7 +148,7 @@ func (s *Store) proveKEKs(ctx context.Context) error {
 // Reseal implements store.Keys. All nodes must have the new key as their current one before
 // the old one is taken away.
 func (s *Store) Reseal(ctx context.Context, max int) (int, error) {
-	if err := s.proveKEKs(ctx); err != nil {
+	if err := s.proveKEKs(ctx, s.pool); err != nil {
 		return 0, err
 	}
 	current := s.cfg.KEKs.Current()

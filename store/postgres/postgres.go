@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,11 +35,14 @@ type Config struct {
 	DSN string
 	// AllowInsecure takes an sslmode below verify-full to another host too.
 	AllowInsecure bool
-	KEKs          *store.KEKs
-	MaxConns      int              // default 16
-	Poll          time.Duration    // how often a watcher looks, whatever it is told; default 1 s
-	Now           func() time.Time // default time.Now
-	Logger        *slog.Logger     // default: none
+	// Late opens a store whose database does not answer too: each call then fails until it
+	// does, and the checks of Open are those of the first connection.
+	Late     bool
+	KEKs     *store.KEKs
+	MaxConns int              // default 16
+	Poll     time.Duration    // how often a watcher looks, whatever it is told; default 1 s
+	Now      func() time.Time // default time.Now
+	Logger   *slog.Logger     // default: none
 
 	schema int // what is needed; default the latest. Tests set it
 }
@@ -49,6 +53,7 @@ type Store struct {
 	pool *pgxpool.Pool
 	puts *groupcommit.Writer[[]push.Record]
 
+	checked   atomic.Bool // by one connection or more
 	closeOnce sync.Once
 }
 
@@ -90,21 +95,27 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			pc.ConnConfig.RuntimeParams[name] = value
 		}
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, pc)
-	if err != nil {
+	s := &Store{cfg: cfg}
+	pc.AfterConnect = s.check
+	if s.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	s := &Store{cfg: cfg, pool: pool}
-	if err := s.check(ctx); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("postgres: %w", err)
+	if err := s.pool.Ping(ctx); err != nil {
+		if !cfg.Late || !Away(err) {
+			s.pool.Close()
+			return nil, fmt.Errorf("postgres: %w", err)
+		}
+		cfg.Logger.Error("the database does not answer: until it does, what needs it fails", "err", err)
 	}
 	s.puts = groupcommit.Start(groupcommit.Config[[]push.Record]{Commit: s.commitPuts, Max: maxPuts, Writers: putWriters, Leave: true})
 	return s, nil
 }
 
-// check is what must hold before the store is used.
-func (s *Store) check(ctx context.Context) error {
+// check is what must hold before a connection is used.
+func (s *Store) check(ctx context.Context, c *pgx.Conn) error {
+	if s.checked.Load() {
+		return nil
+	}
 	need := s.cfg.schema
 	if need == 0 {
 		var err error
@@ -112,17 +123,25 @@ func (s *Store) check(ctx context.Context) error {
 			return err
 		}
 	}
-	err := s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
-		at, err := migrations.Version(ctx, c.Conn())
-		if err == nil && at < need {
-			err = fmt.Errorf("%w: it is at %d, and %d is needed", ErrSchema, at, need)
-		}
-		return err
-	})
-	if err != nil {
-		return err
+	at, err := migrations.Version(ctx, c)
+	if err == nil && at < need {
+		err = fmt.Errorf("%w: it is at %d, and %d is needed", ErrSchema, at, need)
 	}
-	return s.proveKEKs(ctx)
+	if err == nil {
+		err = s.proveKEKs(ctx, c)
+	}
+	s.checked.Store(err == nil)
+	return err
+}
+
+// Away reports whether an error is that the database did not answer, or said to come later; a wrong password
+// or schema will not mend itself.
+func Away(err error) bool {
+	if refused := new(pgconn.PgError); errors.As(err, &refused) {
+		return refused.Code == "57P03" // cannot_connect_now
+	}
+	failed := new(pgconn.ConnectError)
+	return errors.As(err, &failed) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // Close implements store.Store. Watchers must have ended.

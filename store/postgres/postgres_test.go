@@ -99,6 +99,7 @@ func TestPostgres(t *testing.T) {
 	t.Run("NoSecretInDump", func(t *testing.T) { testNoSecretInDump(t, c) })
 	t.Run("TLS", func(t *testing.T) { testTLS(t, c) })
 	t.Run("Outage", func(t *testing.T) { testOutage(t, c) })
+	t.Run("Late", func(t *testing.T) { testLate(t, c) })
 }
 
 // testTwoNodes: what one writes the other sees, conflicts and changes included.

@@ -28,6 +28,7 @@ type Store struct {
 	File          string      // of bolt
 	DatabaseURL   string      // of postgres; it may have a password, so it is never printed
 	AllowInsecure bool        // of postgres: to another host without TLS that checks it
+	Late          bool        // of postgres: it need not answer yet
 	KEK           store.KEK   // not needed for memory
 	OlderKEKs     []store.KEK // that rows may still be under
 }
@@ -45,7 +46,7 @@ func OpenStore(ctx context.Context, cfg Store, log *slog.Logger) (store.Store, e
 	case StoreBolt:
 		return bolt.Open(ctx, bolt.Config{File: cfg.File, KEKs: keks})
 	case StorePostgres:
-		return postgres.Open(ctx, postgres.Config{DSN: cfg.DatabaseURL, AllowInsecure: cfg.AllowInsecure, KEKs: keks, Logger: log})
+		return postgres.Open(ctx, postgres.Config{DSN: cfg.DatabaseURL, AllowInsecure: cfg.AllowInsecure, Late: cfg.Late, KEKs: keks, Logger: log})
 	}
 	return nil, fmt.Errorf("unknown kind of store %q: want %s, %s or %s", cfg.Kind, StoreMemory, StoreBolt, StorePostgres)
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"epcscf/store"
+	"epcscf/store/postgres"
 	"epcscf/turncred"
 	"epcscf/turncred/token"
 	"epcscf/waf"
@@ -30,6 +31,9 @@ type WAF struct {
 	// https:// and the address of Listen.
 	Settings waf.Config
 }
+
+// storeTimeout bounds what a start waits for a database.
+const storeTimeout = 5 * time.Second
 
 // wafSide is the authorization server and what it lives on.
 type wafSide struct {
@@ -52,7 +56,11 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 	if len(n.sockets.waf) == 0 {
 		where = Store{Kind: StoreMemory}
 	}
-	if w.records, err = OpenStore(context.Background(), where, n.log); err != nil {
+	// SIP goes on without the database, so an edge starts without it too.
+	where.Late = true
+	opening, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if w.records, err = OpenStore(opening, where, n.log); err != nil {
 		return nil, fmt.Errorf("WAF: %w", err)
 	}
 	defer func() {
@@ -63,8 +71,11 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 	if w.keys, err = waf.NewSigningKeys(nil); err != nil {
 		return nil, err
 	}
-	if err := w.loadKeys(context.Background()); err != nil {
-		return nil, err
+	if err := w.loadKeys(opening); err != nil {
+		if !postgres.Away(err) {
+			return nil, err
+		}
+		n.log.Error("WAF: no signing keys until the database answers", "err", err)
 	}
 	secret, err := hkdf.Key(sha256.New, n.cfg.TURN.Deployment.Reveal(), nil, "epcscf waf", 32)
 	if err != nil {
