@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 )
@@ -114,8 +115,13 @@ func TestBrowserWebAccount(t *testing.T) {
 	checkRelay(t, d, tb)
 	tb.untilText("token-renewal", "no refresh token")
 	tb.wantNothingKept()
-	tb.click("sign-out")
+	tb.click("sign-out") // takes the tokens back too
 	tb.untilState("registration-state", "signed-out")
+	for deadline := time.Now().Add(patience); strings.Count(d.log.String(), `reason="by the client"`) < 2; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("signed out, and the WAF has not revoked the grant\n%s", d.log)
+		}
+	}
 	bob.wantQuietConsole()
 	for _, secret := range []string{d.password(t, "alice"), username, "eyJ"} {
 		if strings.Contains(d.log.String(), secret) {
@@ -151,12 +157,17 @@ func TestBrowserTokenEnds(t *testing.T) {
 	stays.press("button.primary")
 	stays.allow()
 	first := stays.text("cred-username")
+	bob := chrome.signIn(t, d, "bob")
+	stays.fill("call-target", "bob")
+	stays.click("call")
+	bob.click("answer")
+	stays.untilState("call-state", "connected")
 
 	ends := chrome.open(t, "ends", d.Page)
 	ends.leave("implicit")
-	ends.allow()
-	ends.untilState("credential", "expired")
-	ends.untilText("cred-state", "sign in again for another one")
+	ends.press("button[value=allow]")
+	ends.untilBack()
+	ends.until("document.getElementById('cred-state').textContent.includes('sign in again for another one')")
 	ends.untilText("notice", "has expired")
 	ends.untilState("registration-state", "failed")
 	ends.screenshot("web-account-expired", 390)
@@ -167,7 +178,11 @@ func TestBrowserTokenEnds(t *testing.T) {
 	if stays.text("cred-username") == first {
 		t.Error("the credential is still the first one")
 	}
+	packets := stays.text("audio-packets") // the call goes on over its old allocations
+	stays.until(fmt.Sprintf("Number(document.getElementById('audio-packets').textContent) > %s + 50", packets))
+	stays.untilState("call-state", "connected")
 	checkRelay(t, d, stays)
+	stays.screenshot("web-account-renewed", 1280)
 	stays.wantQuietConsole()
 }
 

@@ -88,9 +88,10 @@ export class Agent {
     clearTimeout(this.#again);
     this.turn.forget();
     const account = this.#account;
-    if (account && this.ua.isConnected()) {
-      // Not before: un-REGISTER needs the token.
-      this.ua.once('disconnected', () => void account.revoke().catch(() => log('web account: not signed out at the WAF', true)));
+    if (account) {
+      const revoke = () => void account.revoke().catch(() => log('web account: its tokens were not taken back', true));
+      if (this.ua.isRegistered()) this.ua.once('unregistered', revoke); // un-REGISTER needs the token
+      else revoke();
     }
     this.ua.stop();
     this.changed({ state: 'signed-out', problem: '' });
