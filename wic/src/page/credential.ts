@@ -12,6 +12,11 @@ const ORIGIN: Record<TurnCredential['source'], string> = {
   token: 'from the web account',
 };
 
+/** The beginning of a user name, by which one knows it: that with a token has a hundred characters. */
+function short(username: string): string {
+  return username.length <= 60 ? username : `${username.slice(0, 32)}…`;
+}
+
 /** Shows the credential of `turn`: what it is, how long it lives, and where it came from. */
 export class CredentialPanel {
   readonly #panel = byId('credential');
@@ -82,7 +87,7 @@ export class CredentialPanel {
     this.#countDown();
 
     const item = make('li');
-    item.append(clockTime(), `${how}, ${duration(c.ttl)}: `, make('span', c.username, 'mono'));
+    item.append(clockTime(), `${how}, ${duration(c.ttl)}: `, make('span', short(c.username), 'mono'));
     item.dataset['source'] = c.source;
     byId('cred-history').append(item);
     trimList(byId('cred-history'), HISTORY);
