@@ -120,8 +120,8 @@ which the node shows within 5 s, without a restart.`,
 	fl.StringVar(&f.out, "out", "", "directory for the new files; default: that of the authority")
 	fl.StringVar(&f.role, "role", "", "edge, relay or waf")
 	fl.StringVar(&f.name, "name", "", "name of the node, unlike any other of its role")
-	fl.StringSliceVar(&f.dns, "dns", nil, "host name at which edges reach a relay; may be given again")
-	fl.StringSliceVar(&f.ip, "ip", nil, "address at which edges reach a relay; may be given again")
+	fl.StringSliceVar(&f.dns, "dns", nil, "host name at which others reach it: a relay, or where an edge or a WAF listens; may be given again")
+	fl.StringSliceVar(&f.ip, "ip", nil, "address at which others reach it; may be given again")
 	fl.DurationVar(&f.life, "life", 24*time.Hour, "until the certificate expires")
 	fl.BoolVar(&f.renew, "renew", false, "replace a certificate and key that are there")
 	return c
@@ -149,8 +149,6 @@ func (f pkiIssueFlags) check() (push.Peer, error) {
 	switch hosts := len(f.dns) + len(f.ip); {
 	case role == push.RoleRelay && hosts == 0:
 		return push.Peer{}, errors.New("--dns or --ip: say how edges reach the relay, such as --dns relay1.ims.example")
-	case role != push.RoleRelay && hosts > 0:
-		return push.Peer{}, fmt.Errorf("--dns and --ip are for a relay: nobody connects to the role %s", role)
 	case f.life < time.Minute || f.life > 398*24*time.Hour:
 		return push.Peer{}, fmt.Errorf("--life %v: want 1m to 9552h", f.life)
 	}
@@ -235,7 +233,13 @@ var issuedText = template.Must(template.New("issued").Parse(`The certificate of 
     cert_file: {{.Cert}}
     key_file: {{.Key}}
     ca_file: {{.CA}}
-{{else}}Copy both and {{.CA}} to the WAF.
+{{else}}Copy both and {{.CA}} to the WAF. In its epcscf.yaml:
+  waf:
+    interface:
+      name: {{.Peer.Name}}
+      cert_file: {{.Cert}}
+      key_file: {{.Key}}
+      ca_file: {{.CA}}
 {{end}}
 Renew it before it expires, from a timer:
   {{.Renew}}

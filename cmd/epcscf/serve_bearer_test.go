@@ -22,12 +22,18 @@ import (
 // keys of proxy may follow. It returns that client's secret.
 func withWAF(t *testing.T, addr, proxyKeys string) (s *served, secret string) {
 	t.Helper()
-	s = prepare(t, t.TempDir(), map[string]string{"kek.key": strings.Repeat("s", 32)}, func(yaml string) string {
+	return withWAFFile(t, func(yaml string) string {
 		return strings.Replace(yaml, "  allow_no_origin: true\n", "  allow_no_origin: true\n"+proxyKeys, 1) +
 			"store: {kind: bolt, file: epcscf.db, kek_file: kek.key}\n" +
 			"waf: {enabled: true, listen: \"" + addr + "\", issuer: \"https://" + addr + "\", registration_life: 5m}\n" +
 			"tokens:\n  server_name: turn.ims.test\n  keys:\n    - {kid: t1, file: t1.key}\n"
 	})
+}
+
+// withWAFFile is withWAF by a file of the caller's.
+func withWAFFile(t *testing.T, change func(yaml string) string) (s *served, secret string) {
+	t.Helper()
+	s = prepare(t, t.TempDir(), map[string]string{"kek.key": strings.Repeat("s", 32)}, change)
 	for _, args := range [][]string{
 		{"user", "add", "alice", "--impi", "alice@ims.test", "--impu", "sip:alice@ims.test", "--password-file", s.dir + "/alice.pw"},
 		{"client", "add", "--id", "wwsf", "--name", "Web", "--confidential", "--grant", "client_credentials", "--vouches"},

@@ -96,10 +96,9 @@ func (a *Authority) Issue(p Peer, hosts []string, life time.Duration, now time.T
 		tmpl.NotAfter = a.cert.NotAfter
 	}
 	tmpl.URIs, tmpl.KeyUsage = []*url.URL{p.URI()}, x509.KeyUsageDigitalSignature
-	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	if p.Role == RoleRelay || p.Role == RoleWAF { // a relay asks the WAF for keys (RFC 7635 §4.1.1)
-		tmpl.ExtKeyUsage = append(tmpl.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-	}
+	// Each role asks and is asked: a relay asks the WAF for keys (RFC 7635 §4.1.1), and the WAF
+	// tells an edge of revocations. Who is whom goes by the role.
+	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			tmpl.IPAddresses = append(tmpl.IPAddresses, ip)

@@ -29,8 +29,10 @@ type ClientConfig struct {
 	Name   string    // our STUN server name
 	Domain string    // of the certificates
 	Keys   push.Keys // our certificate, and the authorities
-	// Use takes a ring with all keys that tokens may still be under.
-	Use func(*token.KeyRing) error
+	// Use takes all keys that tokens may still be under, each time that one of them is new.
+	Use func([]token.Key) error
+	// Known are keys that Use was given in an earlier life: they go on as if asked for.
+	Known []token.Key
 	// MaxLifetime is the longest life of a token: how long a key is kept after its end.
 	// Default 1 h.
 	MaxLifetime time.Duration
@@ -67,7 +69,12 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		cfg.Now = time.Now
 	}
 	u.Path, u.RawQuery = Path, url.Values{"service": {service}, "name": {cfg.Name}}.Encode()
-	return &Client{cfg: cfg, url: u.String(), after: time.After, keys: map[turncred.KeyID]token.Key{}}, nil
+	c := &Client{cfg: cfg, url: u.String(), after: time.After, keys: map[turncred.KeyID]token.Key{}}
+	for _, k := range cfg.Known {
+		c.keys[k.ID] = k
+	}
+	c.forget(c.keys, cfg.Now())
+	return c, nil
 }
 
 // Run asks at once, then every few minutes and well before a key's end, until ctx ends. While
@@ -109,18 +116,31 @@ func (c *Client) renew(ctx context.Context) (time.Duration, error) {
 	}
 	keys := maps.Clone(c.keys)
 	keys[k.ID] = k
-	maps.DeleteFunc(keys, func(_ turncred.KeyID, k token.Key) bool {
-		return now.After(k.NotAfter.Add(c.cfg.MaxLifetime + token.Delta))
-	})
-	ring, err := token.NewKeyRing(slices.Collect(maps.Values(keys))...)
-	if err != nil {
-		return 0, err
-	}
-	if err := c.cfg.Use(ring); err != nil {
-		return 0, err
+	c.forget(keys, now)
+	if old, there := c.keys[k.ID]; !there || len(keys) != len(c.keys) || !old.NotAfter.Equal(k.NotAfter) {
+		if _, err := token.NewKeyRing(k); err != nil {
+			return 0, err
+		}
+		if err := c.cfg.Use(sorted(keys)); err != nil {
+			return 0, err
+		}
 	}
 	c.keys = keys
 	return max(time.Second, min(askEvery, k.NotAfter.Sub(now)/2)), nil
+}
+
+// forget drops the keys under which no token is good any more.
+func (c *Client) forget(keys map[turncred.KeyID]token.Key, now time.Time) {
+	maps.DeleteFunc(keys, func(_ turncred.KeyID, k token.Key) bool {
+		return now.After(k.NotAfter.Add(c.cfg.MaxLifetime + token.Delta))
+	})
+}
+
+func sorted(keys map[turncred.KeyID]token.Key) (all []token.Key) {
+	for _, id := range slices.Sorted(maps.Keys(keys)) {
+		all = append(all, keys[id])
+	}
+	return all
 }
 
 // maxBody bounds an answer.

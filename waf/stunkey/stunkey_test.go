@@ -81,7 +81,7 @@ func newWAF(t *testing.T, role push.Role) *wafSide {
 	return w
 }
 
-func client(t *testing.T, w *wafSide, name string, keys push.Keys, use func(*token.KeyRing) error) *Client {
+func client(t *testing.T, w *wafSide, name string, keys push.Keys, use func([]token.Key) error) *Client {
 	t.Helper()
 	c, err := NewClient(ClientConfig{URL: w.URL, Name: name, Domain: domain, Keys: keys, Use: use, Now: w.Now, Logger: slog.New(slog.NewTextHandler(&w.log, nil))})
 	if err != nil {
@@ -108,7 +108,7 @@ func seal(t *testing.T, k token.Key, now time.Time) []byte {
 func TestRelayFollowsTheKeys(t *testing.T) {
 	w := newWAF(t, push.RoleWAF)
 	var ring *token.KeyRing
-	c := client(t, w, "turn1.test", keysOf(t, authority(), push.RoleRelay, "relay1"), func(r *token.KeyRing) error { ring = r; return nil })
+	c := client(t, w, "turn1.test", keysOf(t, authority(), push.RoleRelay, "relay1"), func(all []token.Key) (err error) { ring, err = token.NewKeyRing(all...); return err })
 	opens := func(k token.Key, want bool) {
 		t.Helper()
 		if _, err := ring.Open(k.ID, "turn1.test", seal(t, k, w.Now())); (err == nil) != want {
@@ -152,7 +152,7 @@ func TestRelayFollowsTheKeys(t *testing.T) {
 func TestRelayKeepsWhatItHas(t *testing.T) {
 	w := newWAF(t, push.RoleWAF)
 	var ring *token.KeyRing
-	c := client(t, w, "turn1.test", keysOf(t, authority(), push.RoleRelay, "relay1"), func(r *token.KeyRing) error { ring = r; return nil })
+	c := client(t, w, "turn1.test", keysOf(t, authority(), push.RoleRelay, "relay1"), func(all []token.Key) (err error) { ring, err = token.NewKeyRing(all...); return err })
 	good := token.Key{ID: "good", Secret: secret(1)}
 	w.publish(good)
 	if _, err := c.renew(t.Context()); err != nil {
@@ -187,7 +187,7 @@ func TestOnlyTheRelayGetsItsKeys(t *testing.T) {
 		"another relay's": {keysOf(t, authority(), push.RoleRelay, "relay1"), "turn2.test"}, "nobody's": {keysOf(t, authority(), push.RoleRelay, "relay1"), "turn3.test"},
 		"an edge": {keysOf(t, authority(), push.RoleEdge, "relay1"), "turn1.test"}, "another authority's": {keysOf(t, elsewhere, push.RoleRelay, "relay1"), "turn1.test"},
 	} {
-		if _, err := client(t, w, tt.name, tt.keys, func(*token.KeyRing) error { return nil }).renew(t.Context()); err == nil {
+		if _, err := client(t, w, tt.name, tt.keys, func([]token.Key) error { return nil }).renew(t.Context()); err == nil {
 			t.Errorf("%s: got a key", name)
 		}
 	}
@@ -204,7 +204,7 @@ func TestOnlyTheRelayGetsItsKeys(t *testing.T) {
 	// Who is not the WAF is told nothing, and gives no keys.
 	other := newWAF(t, push.RoleRelay)
 	other.publish(token.Key{ID: "k", Secret: secret(1)})
-	if _, err := client(t, other, "turn1.test", keysOf(t, authority(), push.RoleRelay, "relay1"), func(*token.KeyRing) error { return nil }).renew(t.Context()); err == nil {
+	if _, err := client(t, other, "turn1.test", keysOf(t, authority(), push.RoleRelay, "relay1"), func([]token.Key) error { return nil }).renew(t.Context()); err == nil {
 		t.Error("a relay gave keys")
 	}
 }
@@ -212,7 +212,7 @@ func TestOnlyTheRelayGetsItsKeys(t *testing.T) {
 func TestRunAsksAgain(t *testing.T) {
 	w := newWAF(t, push.RoleWAF)
 	used := make(chan struct{}, 8)
-	c := client(t, w, "turn1.test", keysOf(t, authority(), push.RoleRelay, "relay1"), func(*token.KeyRing) error { used <- struct{}{}; return nil })
+	c := client(t, w, "turn1.test", keysOf(t, authority(), push.RoleRelay, "relay1"), func([]token.Key) error { used <- struct{}{}; return nil })
 	waits, fire := make(chan time.Duration, 8), make(chan time.Time)
 	c.after = func(d time.Duration) <-chan time.Time { waits <- d; return fire }
 	ctx, stop := context.WithCancel(t.Context())
@@ -252,7 +252,7 @@ func TestConfigs(t *testing.T) {
 		t.Error("an empty HandlerConfig")
 	}
 	keys := &push.FixedKeys{}
-	use := func(*token.KeyRing) error { return errors.New("") }
+	use := func([]token.Key) error { return errors.New("") }
 	for _, url := range []string{"", "http://waf.test", "https://", "https://waf.test/path"} {
 		if _, err := NewClient(ClientConfig{URL: url, Name: "a", Domain: "b", Keys: keys, Use: use}); err == nil {
 			t.Errorf("URL %q", url)

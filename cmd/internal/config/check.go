@@ -21,7 +21,7 @@ func (f *File) check() {
 	f.checkEdge()
 	f.checkTURNServer()
 	f.checkSecrets()
-	f.checkTokens()
+	f.checkTokens(false)
 	f.checkBearer()
 	f.checkStore()
 	f.checkRing()
@@ -172,6 +172,9 @@ func (f *File) checkSockets() {
 	}
 	if f.node.WAF != nil {
 		tcp = append(tcp, f.node.WAF.Listen)
+		if i := f.node.WAF.Interface; i != nil {
+			tcp = append(tcp, i.Listen)
+		}
 	}
 	udp := []node.Address{f.node.Core}
 	if f.relayOn {

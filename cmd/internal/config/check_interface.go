@@ -25,18 +25,26 @@ func (f *File) checkFleet() {
 		f.fleet.Domain = f.node.Proxy.Domain
 	}
 	if f.registry || slices.ContainsFunc(f.relayItems, func(r relayItem) bool { return !r.foreign }) {
-		f.checkPlace("turn.interface", &f.fleet.Interface, push.RoleEdge)
+		f.checkPlace("turn.interface", &f.fleet.Interface, f.placeFiles(), push.RoleEdge)
 	} else {
 		f.checkStateDir("turn.interface.state_dir", &f.fleet.Interface)
 	}
 	f.node.Fleet = &f.fleet
 }
 
+// placeFiles are what a place at the credential interface names.
+type placeFiles struct {
+	pair pairFiles
+	ca   string
+}
+
+func (f *File) placeFiles() placeFiles { return placeFiles{f.interfaceTLS, f.interfaceCA} }
+
 // checkPlace is a node's place at the credential interface, whose keys stand in section.
-func (f *File) checkPlace(section string, i *node.Interface, role push.Role) {
+func (f *File) checkPlace(section string, i *node.Interface, files placeFiles, role push.Role) {
 	const remedy = "epcscf pki makes a certificate and says what to write here"
-	for _, k := range []struct{ word, value string }{{"name", i.Name}, {"cert_file", f.interfaceTLS.cert}, {"key_file", f.interfaceTLS.key}, {"ca_file", f.interfaceCA}} {
-		if _, there := f.at[section+"."+k.word]; k.value == "" && (there || role == push.RoleEdge) {
+	for _, k := range []struct{ word, value string }{{"name", i.Name}, {"cert_file", files.pair.cert}, {"key_file", files.pair.key}, {"ca_file", files.ca}} {
+		if _, there := f.at[section+"."+k.word]; k.value == "" && (there || role != push.RoleRelay) {
 			f.addAt(section+"."+k.word, "is not set: %s", remedy)
 		}
 	}
@@ -44,10 +52,10 @@ func (f *File) checkPlace(section string, i *node.Interface, role push.Role) {
 		f.addAt(section+".name", "%v", push.CheckPeerName(i.Name))
 		return
 	}
-	i.Certificate = f.certificate(section, f.interfaceTLS)
-	if f.interfaceCA != "" {
+	i.Certificate = f.certificate(section, files.pair)
+	if files.ca != "" {
 		var err error
-		if i.Authorities, err = node.LoadAuthorities(f.path(f.interfaceCA)); err != nil {
+		if i.Authorities, err = node.LoadAuthorities(f.path(files.ca)); err != nil {
 			f.addAt(section+".ca_file", "%v", err)
 		}
 	}
@@ -86,15 +94,15 @@ func (f *File) checkRelayNode() {
 	f.checkMissing()
 	f.checkRelayAddresses()
 	f.checkSecrets()
-	f.checkTokens()
 	n := &f.relayNode
+	f.checkTokens(n.TokenKeys != "")
 	n.Relay, n.TURN, n.Admin = &f.relay, f.node.TURN, f.node.Admin
 	n.WaitForEdge = f.startAlone == "wait"
 	n.Interface = f.place
 	if n.Interface.Domain == "" {
 		n.Interface.Domain = string(n.TURN.Realm)
 	}
-	f.checkPlace("interface", &n.Interface, push.RoleRelay)
+	f.checkPlace("interface", &n.Interface, f.placeFiles(), push.RoleRelay)
 	f.checkStore()
 	f.checkRelayRing()
 	if len(f.relay.TLS) > 0 {
@@ -103,6 +111,7 @@ func (f *File) checkRelayNode() {
 		}
 		f.relay.Certificate = f.certificate("relay.tls", f.relayTLS)
 	}
+	f.checkTokenKeysURL()
 	tcp := append([]node.Address{n.Listen, n.Admin}, append(f.relay.TCP, f.relay.TLS...)...)
 	f.checkOverlaps(tcp, f.relay.UDP)
 	if len(f.faults) > 0 {

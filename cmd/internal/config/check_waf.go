@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"epcscf/cmd/internal/node"
+	"epcscf/turncred/push"
 	"epcscf/turncred/token"
 )
 
@@ -34,6 +35,26 @@ func (f *File) checkWAF() {
 	}
 	f.checkWAFCertificate()
 	f.checkProvider()
+	f.checkWAFInterface()
+}
+
+// checkWAFInterface is the WAF's place at the credential interface, where it has one.
+func (f *File) checkWAFInterface() {
+	i := &f.wafPlace
+	if i.Name == "" {
+		if i.Listen.IsValid() || len(i.Nodes) > 0 {
+			f.addAt("waf.interface.name", "is missing, and it turns waf.interface on: epcscf pki makes a certificate and says what to write here")
+		}
+		return
+	}
+	if i.Domain == "" {
+		i.Domain = f.node.Proxy.Domain
+	}
+	f.checkPlace("waf.interface", &i.Interface, f.wafPlaceFiles, push.RoleWAF)
+	if len(i.Nodes) == 0 {
+		f.addAt(wafNodesKey, "is empty: write who takes this WAF's tokens, such as - {name: relay1, address: relay1.ims.example:8443}")
+	}
+	f.waf.Interface = i
 }
 
 // checkWAFCertificate wants an issuer, and a certificate that is for it.

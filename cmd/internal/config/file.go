@@ -56,6 +56,8 @@ type File struct {
 	wafTLS            pairFiles
 	wafProvider       waf.ProviderConfig
 	wafProviderSecret string // file name
+	wafPlace          node.WAFInterface
+	wafPlaceFiles     placeFiles
 
 	at     map[string]place  // of keys and sections that the file has
 	raw    map[string]string // the values as written

@@ -75,6 +75,8 @@ var relayOnly = []key{
 		set: text("a file name", func(f *File) *string { return &f.interfaceCA })},
 	{name: "interface.state_dir", value: "state", doc: "Keeps credentials over a restart; made if missing. What it holds is sealed under a key made of the deployment secret.",
 		set: text("a directory", func(f *File) *string { return &f.place.StateDir })},
+	{name: "tokens.keys_url", value: `""`, doc: "The WAF that this relay fetches keys of tokens from, beside tokens.keys (RFC 7635 4.1.1): its waf.interface.listen, such as https://waf1.ims.example:8444.",
+		set: text("an https URL", func(f *File) *string { return &f.relayNode.TokenKeys })},
 	{name: "relay.start_alone", value: "serve", doc: "After a start: serve clients at once, with what was kept, or wait until an edge has spoken.",
 		set: choice(func(f *File) *string { return &f.startAlone }, "serve", "wait")},
 	{name: "relay.draining", value: "false", onHUP: true, doc: "true: edges give it no new users; who has an allocation or a credential goes on.",
@@ -122,5 +124,8 @@ func (f *form) list(name string) *keyList {
 
 // onHUP reports whether SIGHUP takes a change of a key or list.
 func (f *form) onHUP(name string) bool {
-	return f.list(name) != nil || slices.ContainsFunc(f.table, func(k key) bool { return k.name == name && k.onHUP })
+	if l := f.list(name); l != nil {
+		return !l.fixed
+	}
+	return slices.ContainsFunc(f.table, func(k key) bool { return k.name == name && k.onHUP })
 }

@@ -35,6 +35,8 @@ var sections = []section{
 	{"waf", "The OAuth authorization server, at which pages sign their users in. epcscf waf adds clients and users."},
 	{"waf.tls", "Its certificate."},
 	{"waf.provider", "An operator's OpenID Connect provider, beside the local accounts. On where its issuer is set."},
+	{"waf.interface", "The WAF at the credential interface: relays fetch token keys there, and those of waf.nodes hear of revocations. On where its name is set. epcscf pki makes its certificates."},
+	{wafNodesKey, "Relays and edges in other processes, which take this WAF's tokens; each an item as below."},
 	{"store", "What is kept beyond a restart. A bolt or postgres store has a key ring, whose keys are taken beside those of keys and tokens.keys, as it changes: epcscf keys."},
 	{"admin", "Metrics and health."},
 	{"log", "The log, on standard error."},
@@ -66,6 +68,7 @@ type keyList struct {
 	items []itemKey
 	to    func(*File) *[]keyItem // of keys
 	read  setter                 // of anything else
+	fixed bool                   // a change waits for a restart
 }
 
 // relaysKey is the list of relays in processes of their own.
@@ -85,14 +88,15 @@ var keyLists = []keyList{
 	{"keys", false, append([]itemKey{
 		{"kid", "k1", "The key's name, up to 16 letters and digits; it stands in each user name."},
 		{"file", "secrets/k1.key", "The key in a file of mode 0600, 32 bytes or more: openssl rand -hex 32. For coturn, its static-auth-secret."},
-	}, validity...), func(f *File) *[]keyItem { return &f.keys }, nil},
+	}, validity...), func(f *File) *[]keyItem { return &f.keys }, nil, false},
 	{"tokens.keys", true, append([]itemKey{
 		{"kid", "t1", "The key's name, up to 16 letters and digits; a client gives it as its user name."},
 		{"file", "secrets/t1.key", "The key in base64, in a file of mode 0600: openssl rand -base64 32. For coturn, its ikm_key."},
 		{"algorithm", "A256GCM", "A256GCM (32 bytes) or A128GCM (16)."},
 		{"foreign", "false", "true: another authorization server makes the tokens; then quota is by token, and revocation by kid."},
-	}, validity...), func(f *File) *[]keyItem { return &f.tokenKeys }, nil},
-	{relaysKey, true, relayItems, nil, setRelays},
+	}, validity...), func(f *File) *[]keyItem { return &f.tokenKeys }, nil, false},
+	{relaysKey, true, relayItems, nil, setRelays, false},
+	{wafNodesKey, true, wafNodeItems, nil, setWAFNodes, true},
 }
 
 const day = 24 * time.Hour
@@ -346,6 +350,20 @@ var table = []key{
 		set: text("a claim", func(f *File) *string { return &f.wafProvider.UserClaim })},
 	{name: "waf.provider.class", value: `""`, doc: "The pool that lends identities to users whom epcscf waf user add has not added; \"\" refuses them.",
 		set: text("a class", func(f *File) *string { return &f.wafProvider.Class })},
+	{name: "waf.interface.listen", value: `""`, doc: "Where relays fetch the keys of tokens (RFC 7635 4.1.1), an address of the inner network: IP:PORT. Empty: they have them in files.",
+		set: maybeAddress(func(f *File) *node.Address { return &f.wafPlace.Listen })},
+	{name: "waf.interface.name", value: `""`, doc: "This WAF's name, as its certificate has it: small letters, digits and hyphens, such as waf1.",
+		set: text("a name", func(f *File) *string { return &f.wafPlace.Name })},
+	{name: "waf.interface.domain", value: "ims.example", kind: sample, missing: "proxy.domain", doc: "The deployment's domain, as all certificates have it.",
+		set: domain(func(f *File) *string { return &f.wafPlace.Domain })},
+	{name: "waf.interface.cert_file", value: `""`, doc: "Its certificate and the chain, PEM, such as pki/waf-waf1.pem. A file that changes is read again, without a drop.",
+		set: text("a file name", func(f *File) *string { return &f.wafPlaceFiles.pair.cert })},
+	{name: "waf.interface.key_file", value: `""`, doc: "The key, PEM, readable by this user, or by its group, only.",
+		set: text("a file name", func(f *File) *string { return &f.wafPlaceFiles.pair.key })},
+	{name: "waf.interface.ca_file", value: `""`, doc: "The authorities of the other nodes' certificates, PEM. While they change, list old and new.",
+		set: text("a file name", func(f *File) *string { return &f.wafPlaceFiles.ca })},
+	{name: "waf.interface.state_dir", value: "state-waf", doc: "Keeps revocations that a node has yet to hear over a restart; made if missing.",
+		set: text("a directory", func(f *File) *string { return &f.wafPlace.StateDir })},
 
 	{name: "store.kind", value: "memory", doc: "Where records are kept: memory (gone with the process), bolt (a file) or postgres (a database, for more than one node; see epcscf migrate).",
 		set: choice(func(f *File) *node.StoreKind { return &f.store.Kind }, node.StoreMemory, node.StoreBolt, node.StorePostgres)},

@@ -22,7 +22,7 @@ func issue(t *testing.T, dir, domain string) {
 		t.Fatal(err)
 	}
 	write(t, dir, "ca.pem", string(a.PEM()), 0o600)
-	for _, p := range []push.Peer{{Domain: domain, Role: push.RoleEdge, Name: "edge1"}, {Domain: domain, Role: push.RoleRelay, Name: "relay1"}} {
+	for _, p := range []push.Peer{{Domain: domain, Role: push.RoleEdge, Name: "edge1"}, {Domain: domain, Role: push.RoleRelay, Name: "relay1"}, {Domain: domain, Role: push.RoleWAF, Name: "waf1"}} {
 		cert, key, err := a.Issue(p, []string{"relay1." + domain}, time.Hour, time.Now())
 		if err != nil {
 			t.Fatal(err)

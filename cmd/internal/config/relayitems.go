@@ -120,9 +120,7 @@ func (r *relayItem) set(word string, v value) (err error) {
 	case "database_url_file":
 		r.databaseURL, err = v.text("a file's name")
 	case "server_name":
-		if r.ServerName, err = v.text("a host name"); err == nil && r.ServerName != "" && node.CheckDomain(r.ServerName) != nil && net.ParseIP(r.ServerName) == nil {
-			return v.want("a host name")
-		}
+		r.ServerName, err = hostName(v)
 	case "uris":
 		for _, item := range v.list() {
 			uri, err := parseTURNURI(item)
@@ -141,6 +139,15 @@ func (r *relayItem) set(word string, v value) (err error) {
 		return unknownItem(relayItems, word, v)
 	}
 	return err
+}
+
+// hostName reads a host's name or address, or "".
+func hostName(v value) (string, error) {
+	s, err := v.text("a host name")
+	if err == nil && s != "" && node.CheckDomain(s) != nil && net.ParseIP(s) == nil {
+		return "", v.want("a host name")
+	}
+	return s, err
 }
 
 // hostPort reads HOST:PORT.

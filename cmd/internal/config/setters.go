@@ -129,6 +129,17 @@ func address(to func(*File) *node.Address) setter {
 	}
 }
 
+// maybeAddress is address, or "" for none.
+func maybeAddress(to func(*File) *node.Address) setter {
+	return func(f *File, v value) error {
+		if s, err := v.text("IP:PORT"); err == nil && s == "" {
+			*to(f) = node.Address{}
+			return nil
+		}
+		return address(to)(f, v)
+	}
+}
+
 func adminAddress(to func(*File) *node.Address) setter {
 	return func(f *File, v value) error {
 		a, err := parseAddress(v)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -9,9 +10,12 @@ import (
 func withWAF(t *testing.T, section, rest string) (*File, error) {
 	t.Helper()
 	dir := folder(t)
+	issue(t, filepath.Join(dir, "pki"), "ims.test")
 	write(t, dir, "provider.key", "canary\n", 0o600)
 	return Load(write(t, dir, "epcscf.yaml", good+"waf:\n"+section+rest, 0o644), "")
 }
+
+const wafPlace = "  interface: {name: waf1, cert_file: pki/waf-waf1.pem, key_file: pki/waf-waf1.key, ca_file: pki/ca.pem}\n"
 
 func TestWAF(t *testing.T) {
 	const (
@@ -26,6 +30,16 @@ func TestWAF(t *testing.T) {
 		{name: "off", section: "  issuer: nonsense\n", off: true},
 		{name: "on", section: on, rest: bolt},
 		{name: "with a provider", section: on + "  provider: {issuer: https://op.test, client_id: x, secret_file: provider.key, class: guests}\n", rest: bolt},
+
+		{name: "with a place at the credential interface", section: on + wafPlace + "  nodes: [{name: relay1, address: 10.0.0.6:8443}, {name: edge1, role: edge, address: edge1.ims.test:8443, server_name: e.test}]\n", rest: bolt},
+
+		{name: "for nobody", section: on + wafPlace, rest: bolt, faults: []string{"waf.nodes: is empty"}},
+		{name: "for two of one name", section: on + wafPlace + "  nodes: [{name: relay1, address: 10.0.0.6:8443}, {name: relay1, address: 10.0.0.7:8443}]\n", rest: bolt, faults: []string{"relay1 is there twice"}},
+		{name: "for a node without an address", section: on + wafPlace + "  nodes: [{name: relay1}]\n", rest: bolt, faults: []string{"want name and address"}},
+		{name: "for another WAF", section: on + wafPlace + "  nodes: [{name: waf2, role: waf, address: 10.0.0.6:8443}]\n", rest: bolt, faults: []string{"want relay or edge"}},
+		{name: "nodes alone", section: on + "  nodes: [{name: relay1, address: 10.0.0.6:8443}]\n", rest: bolt, faults: []string{"waf.interface.name: is missing"}},
+		{name: "another node's certificate", section: on + strings.ReplaceAll(wafPlace, "waf-waf1", "edge-edge1") + "  nodes: [{name: relay1, address: 10.0.0.6:8443}]\n", rest: bolt, faults: []string{"waf.interface.cert_file", "waf/waf1"}},
+		{name: "keys of none", section: on + strings.Replace(wafPlace, "{", "{listen: 127.0.0.1:8445, ", 1) + "  nodes: [{name: relay1, address: 10.0.0.6:8443}]\n", rest: bolt, faults: []string{"waf.interface.listen", "tokens.server_name"}},
 
 		{name: "without a store", section: on, faults: []string{"store.kind", "bolt, or postgres"}},
 		{name: "nowhere", section: "  enabled: true\n  issuer: https://edge.ims.test\n", rest: bolt, faults: []string{"waf.listen", "203.0.113.5:8443"}},

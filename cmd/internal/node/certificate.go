@@ -160,6 +160,10 @@ func showCertificates(cfg Config, reg prometheus.Registerer) *shownCertificates 
 	if cfg.WAF != nil && cfg.WAF.Certificate != cfg.Certificate {
 		s.add("waf", cfg.WAF.Certificate, reg)
 	}
+	if cfg.WAF != nil && cfg.WAF.Interface != nil {
+		s.add("waf interface", cfg.WAF.Interface.Certificate, reg)
+		s.trust("waf interface", cfg.WAF.Interface.Authorities)
+	}
 	return s
 }
 

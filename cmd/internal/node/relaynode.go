@@ -19,6 +19,7 @@ import (
 	"epcscf/relay"
 	"epcscf/store/wal"
 	"epcscf/turncred/push"
+	"epcscf/waf/stunkey"
 )
 
 // RelayConfig says what a relay in a process of its own runs, and where.
@@ -27,6 +28,8 @@ type RelayConfig struct {
 	Interface Interface
 	Admin     Address
 	TURN      TURN // but for URIs, Order and Sink
+	// TokenKeys is the WAF that keys of tokens are fetched from, https://HOST:PORT; "": none are.
+	TokenKeys string
 	Relay     *Relay
 	// WaitForEdge keeps clients out after a start until an edge has spoken.
 	WaitForEdge bool
@@ -52,6 +55,7 @@ type RelayNode struct {
 	events      *push.EventLog
 	credentials *wal.Log
 	revocations *revocationFile
+	tokenKeys   *stunkey.Client // nil: none are fetched
 
 	ready    atomic.Bool
 	draining atomic.Bool
@@ -165,6 +169,9 @@ func (n *RelayNode) wireTURN(at Addresses, reg prometheus.Registerer) (err error
 	if err := n.turn.setAuth(n.cfg.TURN.Keys); err != nil {
 		return err
 	}
+	if n.tokenKeys, err = newTokenKeys(n.cfg, n.turn.tokens, n.log); err != nil {
+		return err
+	}
 	return n.wireRing(reg)
 }
 
@@ -267,6 +274,9 @@ func (n *RelayNode) Run(ctx context.Context) error {
 	g.Go(func() error { n.shown.watch(ctx, n.log); return nil })
 	g.Go(func() error { n.revocations.prune(ctx, n.log); return nil })
 	g.Go(func() error { n.ring.run(ctx); return nil })
+	if n.tokenKeys != nil {
+		g.Go(func() error { return n.tokenKeys.Run(ctx) })
+	}
 	g.Go(func() error { return n.serveTURN(ctx, g) })
 	g.Go(func() error {
 		<-ctx.Done()

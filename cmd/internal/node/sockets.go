@@ -24,6 +24,7 @@ type sockets struct {
 	coreTCP          net.Listener
 	coreTLS          []net.Listener // one, or none
 	waf              []net.Listener // one, or none
+	wafKeys          []net.Listener // one, or none
 
 	all []io.Closer
 }
@@ -81,6 +82,11 @@ func (s *sockets) open(cfg Config) (err error) {
 	if cfg.WAF != nil {
 		if s.waf, err = s.listenTCP(cfg.WAF.Listen); err != nil {
 			return err
+		}
+		if i := cfg.WAF.Interface; i != nil && i.Listen.IsValid() {
+			if s.wafKeys, err = s.listenTCP(i.Listen); err != nil {
+				return err
+			}
 		}
 	}
 	if cfg.CoreTLS != nil {

@@ -2,6 +2,8 @@ package node
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +25,9 @@ type tokenSide struct {
 	realm  turncred.Realm
 	auth   atomic.Pointer[token.Authenticator]
 	kids   atomic.Pointer[[]turncred.KeyID]
+
+	mu           sync.Mutex // guards the fields below
+	own, fetched []token.Key
 }
 
 var (
@@ -36,24 +41,55 @@ func newTokenSide(cfg TURN) (*tokenSide, error) {
 		return nil, nil
 	}
 	t := &tokenSide{tokens: cfg.Tokens, realm: cfg.Realm}
-	a, err := t.with(cfg.Tokens.Keys)
-	if err != nil {
-		return nil, err
-	}
-	t.take(a, cfg.Tokens.Keys)
-	return t, nil
+	return t, t.use(cfg.Tokens.Keys, func() error { return nil })
 }
 
-// take has a, which knows keys, answer from now on.
-func (t *tokenSide) take(a *token.Authenticator, keys []token.Key) {
-	ids := tokenIDs(keys)
+// use takes the keys of the operator's file, unless also fails.
+func (t *tokenSide) use(own []token.Key, also func() error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a, err := t.with(own, t.fetched)
+	if err != nil {
+		return err
+	}
+	if err := also(); err != nil {
+		return err
+	}
+	t.own = own
+	t.take(a)
+	return nil
+}
+
+// useFetched takes the keys that the WAF has given.
+func (t *tokenSide) useFetched(keys []token.Key) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a, err := t.with(t.own, keys)
+	if err != nil {
+		return err
+	}
+	t.fetched = keys
+	t.take(a)
+	return nil
+}
+
+// take has a, which knows the keys of both kinds, answer from now on.
+func (t *tokenSide) take(a *token.Authenticator) {
+	ids := slices.Concat(tokenIDs(t.own), tokenIDs(t.fetched))
 	t.auth.Store(a)
 	t.kids.Store(&ids)
 }
 
-// with returns an authenticator that knows keys.
-func (t *tokenSide) with(keys []token.Key) (*token.Authenticator, error) {
-	ring, err := token.NewKeyRing(keys...)
+// with returns an authenticator that knows the keys of both kinds. Those of the operator's
+// file win over others of their name.
+func (t *tokenSide) with(own, fetched []token.Key) (*token.Authenticator, error) {
+	all := slices.Clone(own)
+	for _, k := range fetched {
+		if !slices.ContainsFunc(own, func(o token.Key) bool { return o.ID == k.ID }) {
+			all = append(all, k)
+		}
+	}
+	ring, err := token.NewKeyRing(all...)
 	if err != nil {
 		return nil, err
 	}

@@ -158,15 +158,7 @@ func (t *turnSide) setAll(next TURN) error {
 	if t.tokens == nil {
 		return t.set(next.Approach, next.Keys)
 	}
-	tokens, err := t.tokens.with(next.Tokens.Keys)
-	if err != nil {
-		return err
-	}
-	if err := t.set(next.Approach, next.Keys); err != nil {
-		return err
-	}
-	t.tokens.take(tokens, next.Tokens.Keys)
-	return nil
+	return t.tokens.use(next.Tokens.Keys, func() error { return t.set(next.Approach, next.Keys) })
 }
 
 // set takes the approach and the keys of approach 1 from now on. Where the TURN side is a
@@ -330,6 +322,9 @@ func (t *turnSide) close() error {
 // ownPorts are never peers, whatever is opened. The relay knows its own listeners.
 func ownPorts(cfg Config, at Addresses) []netip.AddrPort {
 	ports := append(append([]netip.AddrPort{at.Admin, at.Core}, at.Web...), at.WAF...)
+	if cfg.WAF != nil && cfg.WAF.Interface != nil {
+		ports = append(ports, cfg.WAF.Interface.Listen.AddrPort)
+	}
 	if cfg.CoreTLS != nil {
 		ports = append(ports, cfg.CoreTLS.Listen.AddrPort)
 	}

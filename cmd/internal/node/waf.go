@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,9 @@ type WAF struct {
 	Listen      Address
 	Certificate *Certificate
 	Store       Store // its users, clients, grants and keys
+	// Interface is its place at the credential interface, for relays and edges elsewhere; nil:
+	// it has none.
+	Interface *WAFInterface
 	// Settings are the WAF's own but for what the node adds: Records, Keys, Secret, Relays,
 	// Revoker, which is the edge beside it, Logger, Metrics; Issuer where it is empty is
 	// https:// and the address of Listen.
@@ -41,7 +45,9 @@ type wafSide struct {
 	issuer  string
 	records store.Store
 	keys    *waf.SigningKeys
-	tokens  *token.Issuer // nil: the relay takes none of ours
+	tokens  *token.Issuer               // nil: the relay takes none of ours
+	turn    atomic.Pointer[[]token.Key] // what tokens are made with
+	outside *wafOutside                 // nil: there is no Interface
 	log     *slog.Logger
 }
 
@@ -52,6 +58,7 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 		return nil, nil
 	}
 	w, cfg := &wafSide{log: n.log}, n.cfg.WAF.Settings
+	w.turn.Store(&n.cfg.TURN.Tokens.Keys)
 	where := n.cfg.WAF.Store
 	if len(n.sockets.waf) == 0 {
 		where = Store{Kind: StoreMemory}
@@ -101,6 +108,9 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 		}
 		cfg.Relays = []waf.Relay{{Name: t.ServerName, URIs: n.turn.uris, Tokens: w.tokens}}
 	}
+	if w.outside, err = newWAFOutside(n, w); err != nil {
+		return nil, err
+	}
 	w.issuer = cfg.Issuer
 	w.Server, err = waf.New(cfg)
 	return w, err
@@ -135,10 +145,12 @@ func (w *wafSide) use(next Tokens) error {
 		return nil
 	}
 	ring, err := token.NewKeyRing(next.Keys...)
-	if err == nil {
-		w.tokens.Use(ring)
+	if err != nil {
+		return err
 	}
-	return err
+	w.tokens.Use(ring)
+	w.turn.Store(&next.Keys)
+	return nil
 }
 
 // serveWAF runs the WAF, where there is one, until ctx ends.
@@ -155,6 +167,7 @@ func (n *Node) serveWAF(ctx context.Context, g *errgroup.Group) {
 	for _, ln := range n.sockets.waf {
 		g.Go(func() error { return unlessClosed(web.ServeTLS(n.behindBalancers(ln), "", "")) })
 	}
+	w.outside.serve(ctx, g, n.sockets.wafKeys)
 	g.Go(func() error { w.watch(ctx); return nil })
 	g.Go(func() error { prune(ctx, w.records, w.log); return nil })
 	g.Go(func() error {
