@@ -109,8 +109,13 @@ func randomSecret() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// newGrantID names a grant. Tokens show it; it is no secret.
-func newGrantID() string { return rand.Text() }
+// newGrantID names a grant. Tokens show it; it is no secret. It has the form that goes into a
+// Tid (bearer.GrantTid).
+func newGrantID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
 
 // hashClientSecret needs neither salt nor a slow hash, since the secret is random and long.
 func hashClientSecret(secret string) turncred.Secret {

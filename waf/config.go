@@ -60,6 +60,10 @@ type Revocation struct {
 	Until time.Time     // nothing of the grant is good after this
 }
 
+// ErrLater is of a Revoker that has yet to tell someone, and will: what was to be told is on
+// its disk. A client hears of it as of success, but what is on loan stays lent.
+var ErrLater = errors.New("waf: not everyone knows yet")
+
 // Revoker is told of revocations: an eP-CSCF, which cannot see them in a token that it
 // checks offline. It must return by ctx's deadline. While it fails the grant is revoked
 // here all the same, and what it had on loan stays lent until its token has expired.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -194,6 +195,11 @@ func TestLentIdentities(t *testing.T) {
 		t.Error("returned though the edge does not know")
 	}
 	anonymous().refused(t, "while the edge does not know", TemporarilyUnavailable)
+	w.told.err = fmt.Errorf("%w: it does not answer", ErrLater)
+	if err := w.ReturnIdentity(t.Context(), c.Grant); err != nil {
+		t.Errorf("an edge that hears of it later: %v", err)
+	}
+	anonymous().refused(t, "until the edge knows", TemporarilyUnavailable)
 	w.told.err = nil
 	if err := w.ReturnIdentity(t.Context(), c.Grant); err != nil {
 		t.Fatal(err)

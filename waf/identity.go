@@ -112,14 +112,20 @@ func (s *Server) revoke(ctx context.Context, g *grant, why string) error {
 			errs = append(errs, r.Tokens.Revoke(ctx, turncred.Scope{IMPI: subject, AllBindings: true}))
 		}
 	}
+	var later error
 	if s.cfg.Revoker != nil {
-		errs = append(errs, s.cfg.Revoker.RevokeGrant(ctx, Revocation{Grant: g.id, IMPI: impi, Until: now.Add(s.cfg.Registration.Life + bearer.Leeway)}))
+		err := s.cfg.Revoker.RevokeGrant(ctx, Revocation{Grant: g.id, IMPI: impi, Until: now.Add(s.cfg.Registration.Life + bearer.Leeway)})
+		if errors.Is(err, ErrLater) {
+			later, err = err, nil
+			s.cfg.Logger.Warn("a grant is revoked, and someone hears of it later", "user", g.user.Name, "client", g.client.ID, "err", later)
+		}
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		s.cfg.Logger.Error("a grant is revoked, but not everyone knows", "user", g.user.Name, "client", g.client.ID, "reason", why, "err", err)
 		return err
 	}
-	if lent {
+	if lent && later == nil {
 		if err := s.cfg.Records.Release(ctx, impi, g.id); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}

@@ -25,6 +25,7 @@ import (
 type ClientConfig struct {
 	Address    string // HOST:PORT of the relay's credential interface
 	ServerName string // in the relay's certificate; default: the host of Address
+	Role       Role   // in it too; default RoleRelay
 	Domain     string // of the deployment
 	Name       string // ours, as our certificate has it
 	Epoch      uint64 // of our life
@@ -60,6 +61,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	if cfg.ServerName == "" {
 		cfg.ServerName = host
+	}
+	if cfg.Role == "" {
+		cfg.Role = RoleRelay
 	}
 	return &Client{cfg: cfg, base: "https://" + cfg.Address}, nil
 }
@@ -98,7 +102,7 @@ func (c *Client) client() *http.Client {
 		Protocols: http2Only(), MaxIdleConnsPerHost: 1, IdleConnTimeout: 2 * time.Minute, MaxResponseHeaderBytes: 16 << 10,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 2 * time.Second},
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return dialTLS(ctx, addr, clientTLS(c.cfg.Keys, c.cfg.Domain, c.cfg.ServerName))
+			return dialTLS(ctx, addr, clientTLS(c.cfg))
 		},
 	}
 	if c.cfg.transport != nil {

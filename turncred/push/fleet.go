@@ -18,6 +18,7 @@ import (
 // RelayConfig is a relay of a fleet. Name, URIs, and Address or Foreign must be set.
 type RelayConfig struct {
 	Name       string   // in the journal, logs and metrics; the choice goes by it
+	Role       Role     // default RoleRelay; an edge is told of revocations alone
 	Address    string   // HOST:PORT of its credential interface
 	ServerName string   // in its certificate; default: the host of Address
 	URIs       []string // RFC 7065, for WICs
@@ -29,6 +30,8 @@ type RelayConfig struct {
 // FleetConfig configures a Fleet. Domain, Name, Epoch, Keys, Journal, and Relays unless Empty
 // is, must be set.
 type FleetConfig struct {
+	// Role is ours; default RoleEdge. A WAF writes revocations alone: its relays need no URIs.
+	Role   Role
 	Domain string // of the deployment
 	Name   string // ours, as our certificate has it
 	Epoch  uint64 // of this life (NextEpoch)
@@ -121,7 +124,7 @@ func NewFleet(ctx context.Context, cfg FleetConfig) (*Fleet, error) {
 	if err := f.readJournal(ctx, ms); err != nil {
 		return nil, err
 	}
-	f.metrics = newFleetMetrics(cfg.Metrics, ms, cfg.Now)
+	f.metrics = newFleetMetrics(cfg.Metrics, cfg.Role, ms, cfg.Now)
 	return f, nil
 }
 
@@ -172,6 +175,16 @@ func (f *Fleet) Run(ctx context.Context) error {
 	f.membership.mu.Unlock()
 	f.membership.lives.Wait()
 	return nil
+}
+
+// Owed is how many revocations some relay has yet to be told, all relays together.
+func (f *Fleet) Owed() (n int) {
+	for _, m := range *f.members.Load() {
+		m.mu.Lock()
+		n += len(m.owed)
+		m.mu.Unlock()
+	}
+	return n
 }
 
 // SetWeight changes a relay's share from now on; 0 drains it. It reports whether there is

@@ -58,7 +58,7 @@ type write struct {
 }
 
 func (f *Fleet) newMember(r RelayConfig) (*member, error) {
-	if len(r.URIs) == 0 {
+	if len(r.URIs) == 0 && f.cfg.Role != RoleWAF {
 		return nil, errors.New("no URI: WICs could not reach it")
 	}
 	m := &member{RelayConfig: r, f: f, ledger: f.ledgerOf(r.Name), wake: make(chan struct{}, writersPerRelay), trouble: make(chan struct{}, 1)}
@@ -67,7 +67,7 @@ func (f *Fleet) newMember(r RelayConfig) (*member, error) {
 		return m, nil
 	}
 	var err error
-	m.client, err = NewClient(ClientConfig{Address: r.Address, ServerName: r.ServerName, Domain: f.cfg.Domain, Name: f.cfg.Name, Epoch: f.cfg.Epoch, Keys: f.cfg.Keys})
+	m.client, err = NewClient(ClientConfig{Address: r.Address, ServerName: r.ServerName, Role: r.Role, Domain: f.cfg.Domain, Name: f.cfg.Name, Epoch: f.cfg.Epoch, Keys: f.cfg.Keys})
 	return m, err
 }
 

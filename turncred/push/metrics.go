@@ -57,21 +57,28 @@ type fleetMetrics struct {
 	snapshots *prometheus.CounterVec
 	lost      *prometheus.CounterVec
 	registry  prometheus.Registerer // nil: none
+	prefix    string                // of names
 }
 
-func newFleetMetrics(reg prometheus.Registerer, ms []*member, now func() time.Time) *fleetMetrics {
+// newFleetMetrics keeps what a WAF writes apart from what an edge in its process does.
+func newFleetMetrics(reg prometheus.Registerer, role Role, ms []*member, now func() time.Time) *fleetMetrics {
+	prefix := "epcscf_push_"
+	if role == RoleWAF {
+		prefix = "epcscf_waf_push_"
+	}
 	f := &fleetMetrics{
+		prefix: prefix,
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "epcscf_push_writes_total", Help: "Credentials written to a relay, by result: acknowledged or failed.",
+			Name: prefix + "writes_total", Help: "Credentials written to a relay, by result: acknowledged or failed.",
 		}, []string{"relay", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "epcscf_push_write_seconds", Help: "Time until a relay has acknowledged a credential.", Buckets: writeBuckets,
+			Name: prefix + "write_seconds", Help: "Time until a relay has acknowledged a credential.", Buckets: writeBuckets,
 		}, []string{"relay"}),
 		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "epcscf_push_snapshots_total", Help: "Snapshots sent to a relay that lacked something.",
+			Name: prefix + "snapshots_total", Help: "Snapshots sent to a relay that lacked something.",
 		}, []string{"relay"}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "epcscf_push_revocations_lost_total", Help: "Revocations that a relay was never told before what they hit had expired.",
+			Name: prefix + "revocations_lost_total", Help: "Revocations that a relay was never told before what they hit had expired.",
 		}, []string{"relay"}),
 	}
 	if f.registry = reg; reg != nil {
@@ -92,7 +99,7 @@ func (f *fleetMetrics) add(m *member, now func() time.Time) {
 	f.snapshots.WithLabelValues(m.Name)
 	f.lost.WithLabelValues(m.Name)
 	if f.registry != nil {
-		m.register(f.registry, now)
+		m.register(f.registry, f.prefix, now)
 	}
 }
 
@@ -118,10 +125,10 @@ func (f *fleetMetrics) wrote(relay string, err error, d time.Duration) {
 }
 
 // register has the gauges of one relay read when they are asked for.
-func (m *member) register(reg prometheus.Registerer, now func() time.Time) {
+func (m *member) register(reg prometheus.Registerer, prefix string, now func() time.Time) {
 	gauge := func(name, help string, value func() float64) {
 		g := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: name, Help: help, ConstLabels: prometheus.Labels{"relay": m.Name},
+			Name: prefix + name, Help: help, ConstLabels: prometheus.Labels{"relay": m.Name},
 		}, func() float64 {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -130,15 +137,15 @@ func (m *member) register(reg prometheus.Registerer, now func() time.Time) {
 		reg.MustRegister(g)
 		m.gauges = append(m.gauges, g)
 	}
-	gauge("epcscf_push_relay_up", "1 while the relay answers at its credential interface.", func() float64 {
+	gauge("relay_up", "1 while the relay answers at its credential interface.", func() float64 {
 		if m.up {
 			return 1
 		}
 		return 0
 	})
-	gauge("epcscf_push_clock_skew_seconds", "The relay's clock less ours; over 5 either way wants an operator.", func() float64 { return m.skew.Seconds() })
-	gauge("epcscf_push_revocations_pending", "Revocations in the journal that the relay has yet to be told.", func() float64 { return float64(len(m.owed)) })
-	gauge("epcscf_push_revocation_oldest_seconds", "How long the oldest of them has waited; those of an earlier life count from the start.", func() float64 {
+	gauge("clock_skew_seconds", "The relay's clock less ours; over 5 either way wants an operator.", func() float64 { return m.skew.Seconds() })
+	gauge("revocations_pending", "Revocations in the journal that the relay has yet to be told.", func() float64 { return float64(len(m.owed)) })
+	gauge("revocation_oldest_seconds", "How long the oldest of them has waited; those of an earlier life count from the start.", func() float64 {
 		if len(m.owed) == 0 {
 			return 0
 		}

@@ -104,7 +104,7 @@ func (s *Server) admit(rt route, r *http.Request) (Peer, *Problem) {
 	if err != nil {
 		return peer, problem(http.StatusForbidden, CauseForbidden, "%v", err)
 	}
-	if !slices.Contains(rt.roles, peer.Role) {
+	if !slices.Contains(rt.roles, peer.Role) || !slices.Contains(s.cfg.Writers, peer.Role) {
 		return peer, problem(http.StatusForbidden, CauseForbidden, "role %s may not do this", peer.Role)
 	}
 	if node := r.Header.Get(nodeHeader); rt.write && node != peer.Name {

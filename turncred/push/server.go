@@ -24,8 +24,11 @@ type ServerConfig struct {
 	Keys    Keys
 	Table   *Table           // takes credentials
 	Revoker turncred.Revoker // takes revocations; when it returns nil they are on disk
-	Epochs  *Epochs          // default: in memory
-	Events  *EventLog        // default: one that stays empty
+	// Writers may ask and write, each what its role may; default: edges and WAFs. An edge that
+	// serves lets WAFs in alone.
+	Writers []Role
+	Epochs  *Epochs   // default: in memory
+	Events  *EventLog // default: one that stays empty
 
 	// Status says what the answer to a digest does, beyond the sums; default: ready.
 	Status func() Status
@@ -90,6 +93,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	if cfg.Contact == nil {
 		cfg.Contact = func() {}
+	}
+	if cfg.Writers == nil {
+		cfg.Writers = writers
 	}
 	var err error
 	if cfg.Epochs == nil {

@@ -531,3 +531,31 @@ func domainless(t *testing.T) *FixedKeys {
 	}
 	return k
 }
+
+// TestAnEdgeHearsAWAF: an edge that serves takes revocations from a WAF, and nothing from
+// another edge; a WAF that looks for an edge tells nobody else.
+func TestAnEdgeHearsAWAF(t *testing.T) {
+	w := startRelay(t, func(c *ServerConfig) {
+		c.Name, c.Keys, c.Writers = "edge1", keysOf(t, authority(), RoleEdge, "edge1", time.Hour), []Role{RoleWAF}
+	})
+	as := func(role Role, name string, of Role) *Client {
+		t.Helper()
+		c, err := NewClient(ClientConfig{Address: w.addr, Domain: testDomain, Name: name, Role: of, Epoch: 1, Keys: keysOf(t, authority(), role, name, time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return c
+	}
+	r := turncred.Revocation{Tid: records(t, 1)[0].Tid, Until: time.Now().Add(time.Hour)}
+	if err := as(RoleWAF, "waf1", RoleEdge).Revoke(t.Context(), r); err != nil {
+		t.Errorf("a WAF: %v", err)
+	}
+	var p *Problem
+	if err := as(RoleEdge, "edge2", RoleEdge).Revoke(t.Context(), r); !errors.As(err, &p) || p.Status != http.StatusForbidden {
+		t.Errorf("another edge: %v, want 403", err)
+	}
+	if err := as(RoleWAF, "waf1", "").Revoke(t.Context(), r); !errors.Is(err, ErrPeer) {
+		t.Errorf("a WAF that looks for a relay: %v, want ErrPeer", err)
+	}
+}

@@ -51,24 +51,24 @@ func ServerTLS(k Keys) *tls.Config {
 	return base
 }
 
-// clientTLS is the edge's side, for one connection. Whoever has not the role of a relay is
-// told nothing, whatever host it speaks for.
-func clientTLS(k Keys, domain, serverName string) *tls.Config {
-	pair := k.Certificate()
-	pool := k.Authorities()
+// clientTLS is the side of who writes, for one connection. Whoever has not the role that is
+// looked for is told nothing, whatever host it speaks for.
+func clientTLS(cfg ClientConfig) *tls.Config {
+	pair := cfg.Keys.Certificate()
+	pool := cfg.Keys.Authorities()
 	if pool == nil {
 		pool = x509.NewCertPool() // nil would be the system's
 	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, RootCAs: pool, ServerName: serverName,
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, RootCAs: pool, ServerName: cfg.ServerName,
 		Certificates: []tls.Certificate{*pair},
 		VerifyConnection: func(s tls.ConnectionState) error {
-			p, err := PeerOf(s.PeerCertificates[0], domain)
+			p, err := PeerOf(s.PeerCertificates[0], cfg.Domain)
 			if err != nil {
 				return err
 			}
-			if p.Role != RoleRelay {
-				return fmt.Errorf("%w: %s has not the role of a relay", ErrPeer, p)
+			if p.Role != cfg.Role {
+				return fmt.Errorf("%w: %s has not the role %s", ErrPeer, p, cfg.Role)
 			}
 			return nil
 		},

@@ -265,3 +265,17 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// TestGrantTid: what names a grant at the credential interface reads back, and nothing else does.
+func TestGrantTid(t *testing.T) {
+	const grant = "AAAAAAAAAAAAAAAAAAAAAA"
+	if got := GrantOf(GrantTid(grant)); got != grant {
+		t.Errorf("GrantOf(GrantTid(%q)) = %q", grant, got)
+	}
+	if tid := GrantTid("of another WAF"); tid != "" {
+		t.Errorf("a foreign grant is named %q", tid)
+	}
+	if got := GrantOf("k1-" + grant); got != "" {
+		t.Errorf("a credential is taken for the grant %q", got)
+	}
+}

@@ -2,9 +2,33 @@ package bearer
 
 import (
 	"maps"
+	"strings"
 	"sync"
 	"time"
+
+	"epcscf/turncred"
 )
+
+// grantKeyID stands in the Tid of a grant: no key of credentials may have this name.
+const grantKeyID = "grant"
+
+// GrantTid is how a grant is named at the credential interface, which carries its revocation
+// as that of one credential. It is "" for what is no grant of our WAF.
+func GrantTid(grant string) turncred.Tid {
+	tid := turncred.Tid(grantKeyID + "-" + grant)
+	if tid.KeyID() == "" {
+		return ""
+	}
+	return tid
+}
+
+// GrantOf reads it back; it is "" where tid names no grant.
+func GrantOf(tid turncred.Tid) string {
+	if tid.KeyID() != grantKeyID {
+		return ""
+	}
+	return strings.TrimPrefix(string(tid), grantKeyID+"-")
+}
 
 // maxRevocations bounds the set; at 40 bytes each that is a few MiB. Tokens live for
 // minutes, so it holds more than a WAF revokes.

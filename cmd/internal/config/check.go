@@ -28,6 +28,7 @@ func (f *File) check() {
 	f.checkCertificates()
 	f.checkCoreTLS()
 	f.checkWAF()
+	f.checkHearing()
 	f.checkSockets()
 	if len(f.faults) > 0 {
 		return
@@ -169,6 +170,9 @@ func (f *File) checkSockets() {
 	tcp := slices.Concat(f.node.Listen, []node.Address{f.node.Admin, f.node.Core})
 	if f.node.CoreTLS != nil {
 		tcp = append(tcp, f.node.CoreTLS.Listen)
+	}
+	if f.node.Hearing != nil {
+		tcp = append(tcp, f.hearing.Listen)
 	}
 	if f.node.WAF != nil {
 		tcp = append(tcp, f.node.WAF.Listen)

@@ -32,6 +32,25 @@ func (f *File) checkFleet() {
 	f.node.Fleet = &f.fleet
 }
 
+// checkHearing is where WAFs elsewhere reach the edge.
+func (f *File) checkHearing() {
+	h := &f.hearing
+	if !h.Listen.IsValid() {
+		return
+	}
+	if f.node.Bearer == nil {
+		f.addAt("turn.interface.listen", "is for revoked tokens, and none are taken: write proxy.bearer.issuer, or leave it out")
+	}
+	if h.Interface = f.fleet.Interface; h.Certificate == nil { // or else turn.relays has wanted it, and it is checked
+		h.Interface = f.place
+		if h.Domain == "" {
+			h.Domain = f.node.Proxy.Domain
+		}
+		f.checkPlace("turn.interface", &h.Interface, f.placeFiles(), push.RoleEdge)
+	}
+	f.node.Hearing = h
+}
+
 // placeFiles are what a place at the credential interface names.
 type placeFiles struct {
 	pair pairFiles

@@ -58,6 +58,7 @@ type File struct {
 	wafProviderSecret string // file name
 	wafPlace          node.WAFInterface
 	wafPlaceFiles     placeFiles
+	hearing           node.Hearing
 
 	at     map[string]place  // of keys and sections that the file has
 	raw    map[string]string // the values as written

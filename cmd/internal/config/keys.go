@@ -18,7 +18,7 @@ type section struct{ name, doc string }
 var sections = []section{
 	{"turn", "The TURN credentials that WICs get."},
 	{relaysKey, "Relays in processes of their own, in place of the one in this process; each an item as below."},
-	{"turn.interface", "This edge at the credential interface of turn.relays. epcscf pki makes its certificates."},
+	{"turn.interface", "This edge at the credential interface, for turn.relays and for WAFs elsewhere. epcscf pki makes its certificates."},
 	{"keys", "The keys Km of approach shared-key, the TURN server's too. A list: a new key is there before its not_before, an old one stays until its last credential has expired. Takes effect on SIGHUP."},
 	{"tokens", "Access tokens (RFC 7635) that the relay takes, in ACCESS-TOKEN and in user names."},
 	{"tokens.keys", "The keys that authorization servers seal tokens with; each an item as below. Takes effect on SIGHUP."},
@@ -140,7 +140,9 @@ var table = []key{
 		set: text("a file name", func(f *File) *string { return &f.interfaceTLS.key })},
 	{name: "turn.interface.ca_file", value: `""`, doc: "The authorities of the relays' certificates, PEM. While they change, list old and new.",
 		set: text("a file name", func(f *File) *string { return &f.interfaceCA })},
-	{name: "turn.interface.state_dir", value: "state", doc: "Keeps revocations that a relay has yet to hear over a restart; made if missing, where there are turn.relays.",
+	{name: "turn.interface.listen", value: `""`, doc: "Where WAFs on other hosts tell this edge of revoked tokens, an address of the inner network: IP:PORT. Empty: nowhere.",
+		set: maybeAddress(func(f *File) *node.Address { return &f.hearing.Listen })},
+	{name: "turn.interface.state_dir", value: "state", doc: "Keeps what this edge was told, and revocations that a relay has yet to hear, over a restart; made if missing.",
 		set: text("a directory", func(f *File) *string { return &f.place.StateDir })},
 
 	{name: "tokens.server_name", value: `""`, doc: "By what name authorization servers make tokens for this relay, such as turn.ims.example; coturn's server-name. Empty: no tokens are taken.",

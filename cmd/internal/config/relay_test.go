@@ -103,6 +103,8 @@ func TestRelayMistakes(t *testing.T) {
 		{"udp: 192.0.2.6:3478", "tcp: 10.0.0.6:8443", "12:5", []string{"taken already by", "interface.listen"}},
 		{"relay:\n", "relay:\n  enabled: true\n", "11:3", []string{"no key relay.enabled", "epcscf config --relay"}},
 		{"relay:\n", "relay:\n  start_alone: maybe\n", "11:16", []string{"serve or wait"}},
+		{"turn:\n", "tokens: {keys_url: \"https://waf1.ims.test:8444\"}\nturn:\n", "7:1", []string{"tokens.server_name", "is missing"}},
+		{"turn:\n", "tokens: {server_name: turn.ims.test, keys_url: \"https://waf1.ims.test/keys\"}\nturn:\n", "7:38", []string{"tokens.keys_url", "no path"}},
 		{"relay:\n", "proxy:\n  domain: x\nrelay:\n", "10:1", []string{"no key proxy"}},
 	} {
 		err := load(tt.old, tt.new)

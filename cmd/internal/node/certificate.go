@@ -157,6 +157,10 @@ func showCertificates(cfg Config, reg prometheus.Registerer) *shownCertificates 
 		s.add("interface", cfg.Fleet.Certificate, reg)
 		s.trust("interface", cfg.Fleet.Authorities)
 	}
+	if cfg.Hearing != nil && (cfg.Fleet == nil || !cfg.Fleet.ours()) {
+		s.add("interface", cfg.Hearing.Certificate, reg)
+		s.trust("interface", cfg.Hearing.Authorities)
+	}
 	if cfg.WAF != nil && cfg.WAF.Certificate != cfg.Certificate {
 		s.add("waf", cfg.WAF.Certificate, reg)
 	}

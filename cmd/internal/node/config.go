@@ -38,6 +38,8 @@ type Config struct {
 
 	WAF    *WAF    // nil: no authorization server
 	Bearer *Bearer // nil: the edge takes no access tokens
+	// Hearing is where WAFs in other processes tell the edge of revocations; nil: nowhere.
+	Hearing *Hearing
 
 	TURN  TURN
 	Relay *Relay // nil: Fleet or a TURN server that is not ours serves

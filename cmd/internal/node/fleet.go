@@ -31,12 +31,8 @@ type journal struct {
 	epoch uint64
 }
 
-// openJournal makes the edge's state directory and begins another life in it. It returns
-// nil where there is no fleet.
-func openJournal(f *Fleet, deployment turncred.Secret) (*journal, error) {
-	if f == nil {
-		return nil, nil
-	}
+// openJournal makes the state directory of an edge, or of a WAF, and begins another life in it.
+func openJournal(f *Interface, deployment turncred.Secret) (*journal, error) {
 	if err := f.makeStateDir(); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 
 	"epcscf/cmd/internal/proxyproto"
 	"epcscf/proxy"
+	"epcscf/store/bolt"
 )
 
 // stopWithin is how long flows and requests have to end after the context did.
@@ -39,6 +40,8 @@ type Node struct {
 	journal     *journal        // nil: there is no fleet
 	ring        *ringSide       // nil: all keys are the file's
 	waf         *wafSide        // nil: there is none
+	hearing     *hearing        // nil: no WAF elsewhere tells of revocations
+	heard       *bolt.Store     // what it told; nil without hearing
 	proxy       *proxy.Proxy
 	tokens      *tokenCheck // nil: the edge takes none
 	https       http.Handler
@@ -62,8 +65,12 @@ func newNode(cfg Config, s *sockets) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, sockets: s}
 	var err error
-	if n.revocations, err = openRevocations(cfg.Relay, cfg.TURN.Deployment); err == nil {
-		n.journal, err = openJournal(cfg.Fleet, cfg.TURN.Deployment)
+	n.revocations, err = openRevocations(cfg.Relay, cfg.TURN.Deployment)
+	if err == nil && cfg.Fleet != nil {
+		n.journal, err = openJournal(&cfg.Fleet.Interface, cfg.TURN.Deployment)
+	}
+	if err == nil && cfg.Hearing != nil {
+		n.heard, err = openHeard(cfg.Hearing, cfg.TURN.Deployment)
 	}
 	if err == nil {
 		err = n.wire(s.addresses())
@@ -126,6 +133,9 @@ func (n *Node) wire(at Addresses) (err error) {
 		return fmt.Errorf("edge: %w", err)
 	}
 	n.tokens.use(n.proxy)
+	if n.hearing, err = newHearing(n, reg); err != nil {
+		return err
+	}
 	n.https = n.proxy
 	if cfg.Page != nil {
 		n.https = pageOrWebSocket(cfg.Page, n.proxy)
@@ -161,7 +171,16 @@ func (n *Node) Close() error {
 		err = n.proxy.Close()
 	}
 	n.tokens.close()
-	return errors.Join(err, n.ring.close(), n.waf.close(), n.closeTURN(), n.journal.close())
+	return errors.Join(err, n.waf.close(), n.closeTURN(), n.closeState())
+}
+
+// closeState closes what outlives the process.
+func (n *Node) closeState() error {
+	errs := []error{n.ring.close(), n.journal.close()}
+	if n.heard != nil {
+		errs = append(errs, n.heard.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // closeTURN closes the relay, and then what it keeps its revocations in.
@@ -247,6 +266,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { n.ring.run(ctx); return nil })
 	n.serveWAF(ctx, g)
+	n.hearing.serve(ctx, g, s.hearing)
 	n.ready.Store(true)
 	at := n.Addresses()
 	n.log.Info("serving", "https", at.Web, "turn", at.TURNUDP, "turns", at.TURNTLS, "core_side", at.Core, "admin", at.Admin, "approach", n.cfg.TURN.Approach)
@@ -263,7 +283,7 @@ func (n *Node) Run(ctx context.Context) error {
 	err := g.Wait()
 	s.close()
 	n.tokens.close()
-	return errors.Join(err, n.ring.close(), n.waf.close(), n.journal.close())
+	return errors.Join(err, n.waf.close(), n.closeState())
 }
 
 // newRegistry has what every process says of itself.

@@ -205,7 +205,7 @@ func (n *RelayNode) wireInterface(reg prometheus.Registerer) error {
 	}
 	n.server, err = push.NewServer(push.ServerConfig{
 		Domain: n.cfg.Interface.Domain, Name: n.cfg.Interface.Name, Realm: n.cfg.TURN.Realm, Keys: interfaceKeys{&n.cfg.Interface},
-		Table: n.turn.table, Revoker: n.turn.relay, Epochs: epochs, Events: n.events,
+		Table: n.turn.table, Revoker: heardRevocations{relay: n.turn.relay}, Epochs: epochs, Events: n.events,
 		Status: n.status, Contact: n.heard, Logger: n.log, Metrics: reg,
 	})
 	return err

@@ -25,6 +25,7 @@ type sockets struct {
 	coreTLS          []net.Listener // one, or none
 	waf              []net.Listener // one, or none
 	wafKeys          []net.Listener // one, or none
+	hearing          []net.Listener // one, or none
 
 	all []io.Closer
 }
@@ -87,6 +88,11 @@ func (s *sockets) open(cfg Config) (err error) {
 			if s.wafKeys, err = s.listenTCP(i.Listen); err != nil {
 				return err
 			}
+		}
+	}
+	if cfg.Hearing != nil {
+		if s.hearing, err = s.listenTCP(cfg.Hearing.Listen); err != nil {
+			return err
 		}
 	}
 	if cfg.CoreTLS != nil {

@@ -59,7 +59,7 @@ type keptKeys struct {
 // keptKey is a key in the file.
 type keptKey struct {
 	ID        turncred.KeyID  `json:"kid"`
-	Secret    []byte          `json:"k"`
+	K         []byte          `json:"k"`
 	Algorithm token.Algorithm `json:"enc"`
 	NotAfter  time.Time       `json:"exp"`
 }
@@ -85,7 +85,7 @@ func (f keptKeys) read() (keys []token.Key, err error) {
 		return nil, fmt.Errorf("%s: no list of keys", f.file) // the decoder's text may quote one
 	}
 	for _, k := range all {
-		keys = append(keys, token.Key{ID: k.ID, Secret: turncred.NewSecret(k.Secret), Algorithm: k.Algorithm, NotAfter: k.NotAfter})
+		keys = append(keys, token.Key{ID: k.ID, Secret: turncred.NewSecret(k.K), Algorithm: k.Algorithm, NotAfter: k.NotAfter})
 	}
 	return keys, nil
 }

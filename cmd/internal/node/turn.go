@@ -35,6 +35,7 @@ type turnSide struct {
 	realm  turncred.Realm
 	codec  *turncred.TidCodec
 	minter *turncred.Minter
+	making turncred.MinterConfig // of minter
 	table  *push.Table
 	sink   push.Sink
 	maxTTL time.Duration
@@ -87,10 +88,11 @@ func newTURNSide(cfg Config, at Addresses, j *journal, reg prometheus.Registerer
 		cfg.Logger.Warn("the TURN server is not ours: a revocation reaches nobody, a credential is good until it expires", "uris", t.uris)
 	}
 	t.revoker = revoker
-	if t.minter, err = turncred.NewMinter(turncred.MinterConfig{
+	t.making = turncred.MinterConfig{
 		Codec: t.codec, Realm: t.realm, URIs: t.uris, MaxTTL: cfg.TURN.MaxTTL, Order: cfg.TURN.Order, Revoker: revoker,
 		Placed: t.fleet != nil,
-	}); err != nil {
+	}
+	if t.minter, err = turncred.NewMinter(t.making); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
 	if err := t.set(cfg.TURN.Approach, cfg.TURN.Keys); err != nil {
@@ -322,6 +324,9 @@ func (t *turnSide) close() error {
 // ownPorts are never peers, whatever is opened. The relay knows its own listeners.
 func ownPorts(cfg Config, at Addresses) []netip.AddrPort {
 	ports := append(append([]netip.AddrPort{at.Admin, at.Core}, at.Web...), at.WAF...)
+	if cfg.Hearing != nil {
+		ports = append(ports, cfg.Hearing.Listen.AddrPort)
+	}
 	if cfg.WAF != nil && cfg.WAF.Interface != nil {
 		ports = append(ports, cfg.WAF.Interface.Listen.AddrPort)
 	}

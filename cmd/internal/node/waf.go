@@ -72,7 +72,7 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("WAF: %w", err), w.records.Close())
+			err = errors.Join(fmt.Errorf("WAF: %w", err), w.close())
 		}
 	}()
 	if w.keys, err = waf.NewSigningKeys(nil); err != nil {
@@ -95,20 +95,27 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 		if n.tokens, err = newTokenCheck(n.cfg.Bearer.of(cfg, w.keys)); err != nil {
 			return nil, err
 		}
-		cfg.Revoker = n.tokens
 	}
+	if w.outside, err = newWAFOutside(n, reg); err != nil {
+		return nil, err
+	}
+	cfg.Revoker = w.outside.revoker(n.tokens)
 	cfg.Records, cfg.Keys, cfg.Secret, cfg.Logger, cfg.Metrics = w.records, w.keys, turncred.NewSecret(secret), n.log, reg
 	if t := n.cfg.TURN.Tokens; t.ServerName != "" && (n.cfg.Ring != nil || slices.ContainsFunc(t.Keys, func(k token.Key) bool { return !k.Foreign })) {
 		ring, err := token.NewKeyRing(t.Keys...)
 		if err != nil {
 			return nil, err
 		}
-		if w.tokens, err = token.NewIssuer(n.turn.minter, ring, t.ServerName); err != nil {
+		minter, err := w.outside.minter(n.turn)
+		if err != nil {
+			return nil, err
+		}
+		if w.tokens, err = token.NewIssuer(minter, ring, t.ServerName); err != nil {
 			return nil, err
 		}
 		cfg.Relays = []waf.Relay{{Name: t.ServerName, URIs: n.turn.uris, Tokens: w.tokens}}
 	}
-	if w.outside, err = newWAFOutside(n, w); err != nil {
+	if err := w.outside.handOut(n, w); err != nil {
 		return nil, err
 	}
 	w.issuer = cfg.Issuer
@@ -213,5 +220,5 @@ func (w *wafSide) close() error {
 	if w == nil {
 		return nil
 	}
-	return w.records.Close()
+	return errors.Join(w.records.Close(), w.outside.close())
 }

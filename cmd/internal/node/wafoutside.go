@@ -3,15 +3,20 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"epcscf/turncred"
 	"epcscf/turncred/push"
 	"epcscf/turncred/token"
+	"epcscf/waf"
+	"epcscf/waf/bearer"
 	"epcscf/waf/stunkey"
 )
 
@@ -29,15 +34,17 @@ type WAFNode struct {
 	Address, ServerName string // of its credential interface, as of a FleetRelay
 }
 
-// wafOutside is what the WAF does for nodes in other processes.
+// wafOutside is what the WAF does for nodes in other processes. A nil one does nothing.
 type wafOutside struct {
-	cfg  *WAFInterface
-	keys *http.Server // nil: relays have the keys in files
-	log  *slog.Logger
+	cfg     *WAFInterface
+	fleet   *push.Fleet  // tells them of revocations
+	journal *journal     // nil in a check
+	keys    *http.Server // nil: relays have the keys in files
+	log     *slog.Logger
 }
 
 // newWAFOutside returns nil where the WAF has no place at the credential interface.
-func newWAFOutside(n *Node, w *wafSide) (*wafOutside, error) {
+func newWAFOutside(n *Node, reg prometheus.Registerer) (o *wafOutside, err error) {
 	i := n.cfg.WAF.Interface
 	if i == nil {
 		return nil, nil
@@ -45,42 +52,125 @@ func newWAFOutside(n *Node, w *wafSide) (*wafOutside, error) {
 	if err := i.CheckCertificate(push.RoleWAF); err != nil {
 		return nil, err
 	}
-	o := &wafOutside{cfg: i, log: n.log}
-	if !i.Listen.IsValid() {
-		return o, nil
+	o = &wafOutside{cfg: i, log: n.log}
+	set := push.FleetConfig{
+		Role: push.RoleWAF, Domain: i.Domain, Name: i.Name, Epoch: 1, Keys: interfaceKeys{&i.Interface},
+		Journal: unopenedJournal{}, Logger: n.log, Metrics: reg,
+	}
+	if len(n.sockets.waf) > 0 {
+		if o.journal, err = openJournal(&i.Interface, n.cfg.TURN.Deployment); err != nil {
+			return nil, err
+		}
+		set.Epoch, set.Journal = o.journal.epoch, o.journal.store.Journal()
+	}
+	for _, to := range i.Nodes {
+		set.Relays = append(set.Relays, push.RelayConfig{Name: to.Name, Role: to.Role, Address: to.Address, ServerName: to.ServerName})
+	}
+	if o.fleet, err = push.NewFleet(context.Background(), set); err != nil {
+		return nil, errors.Join(err, o.close())
+	}
+	return o, nil
+}
+
+// minter is for TURN tokens: what it takes back, the nodes outside hear of too.
+func (o *wafOutside) minter(t *turnSide) (*turncred.Minter, error) {
+	if o == nil {
+		return t.minter, nil
+	}
+	making := t.making
+	making.Revoker = bothRevokers{making.Revoker, o.fleet}
+	return turncred.NewMinter(making)
+}
+
+// bothRevokers tells two.
+type bothRevokers [2]turncred.Revoker
+
+// Revoke implements turncred.Revoker.
+func (b bothRevokers) Revoke(ctx context.Context, r turncred.Revocation) error {
+	return errors.Join(b[0].Revoke(ctx, r), b[1].Revoke(ctx, r))
+}
+
+// revoker is for grants: it tells the edge of this process, where it takes tokens, and the
+// nodes outside.
+func (o *wafOutside) revoker(here *tokenCheck) waf.Revoker {
+	switch {
+	case o != nil:
+		return grantRevoker{here, o.fleet}
+	case here != nil:
+		return here
+	}
+	return nil
+}
+
+// grantRevoker is the waf.Revoker of a WAF with nodes in other processes.
+type grantRevoker struct {
+	here    *tokenCheck // nil: the edge of this process takes no tokens
+	outside *push.Fleet
+}
+
+// RevokeGrant implements waf.Revoker.
+func (g grantRevoker) RevokeGrant(ctx context.Context, r waf.Revocation) error {
+	var errs []error
+	if g.here != nil {
+		errs = append(errs, g.here.RevokeGrant(ctx, r))
+	}
+	if tid := bearer.GrantTid(r.Grant); tid != "" {
+		errs = append(errs, g.outside.Revoke(ctx, turncred.Revocation{Tid: tid, Until: r.Until}))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if n := g.outside.Owed(); n > 0 {
+		return fmt.Errorf("%w: %d revocations wait for nodes that do not answer", waf.ErrLater, n)
+	}
+	return nil
+}
+
+// handOut gives relays the keys of tokens, where the configuration says so.
+func (o *wafOutside) handOut(n *Node, w *wafSide) error {
+	if o == nil || !o.cfg.Listen.IsValid() {
+		return nil
 	}
 	if w.tokens == nil {
-		return nil, errors.New("waf.interface.listen hands out keys of tokens, and there are none: write tokens.server_name and tokens.keys")
+		return errors.New("waf.interface.listen hands out keys of tokens, and there are none: write tokens.server_name and tokens.keys")
 	}
 	var relays []string
-	for _, to := range i.Nodes {
+	for _, to := range o.cfg.Nodes {
 		if to.Role == push.RoleRelay {
 			relays = append(relays, to.Name)
 		}
 	}
 	h, err := stunkey.NewHandler(stunkey.HandlerConfig{
-		Domain: i.Domain, Relays: map[string][]string{n.cfg.TURN.Tokens.ServerName: relays},
+		Domain: o.cfg.Domain, Relays: map[string][]string{n.cfg.TURN.Tokens.ServerName: relays},
 		Keys: func(string) []token.Key { return *w.turn.Load() }, Logger: n.log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	o.keys = &http.Server{
-		Handler: h, TLSConfig: push.ServerTLS(interfaceKeys{&i.Interface}), Protocols: new(http.Protocols),
+		Handler: h, TLSConfig: push.ServerTLS(interfaceKeys{&o.cfg.Interface}), Protocols: new(http.Protocols),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: 30 * time.Second,
 		MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	o.keys.Protocols.SetHTTP2(true)
-	return o, nil
+	return nil
 }
 
-// serve does it until ctx ends.
+// serve does all this until ctx ends.
 func (o *wafOutside) serve(ctx context.Context, g *errgroup.Group, keys []net.Listener) {
 	if o == nil {
 		return
 	}
+	g.Go(func() error { return o.fleet.Run(ctx) })
 	for _, ln := range keys {
 		g.Go(func() error { return unlessClosed(o.keys.ServeTLS(ln, "", "")) })
 		g.Go(func() error { <-ctx.Done(); return o.keys.Close() })
 	}
+}
+
+func (o *wafOutside) close() error {
+	if o == nil {
+		return nil
+	}
+	return o.journal.close()
 }
