@@ -195,12 +195,12 @@ func TestLentIdentities(t *testing.T) {
 		t.Error("returned though the edge does not know")
 	}
 	anonymous().refused(t, "while the edge does not know", TemporarilyUnavailable)
-	w.told.err = fmt.Errorf("%w: it does not answer", ErrLater)
+	w.told.err, w.told.later = nil, fmt.Errorf("%w: it does not answer", ErrLater)
 	if err := w.ReturnIdentity(t.Context(), c.Grant); err != nil {
 		t.Errorf("an edge that hears of it later: %v", err)
 	}
 	anonymous().refused(t, "until the edge knows", TemporarilyUnavailable)
-	w.told.err = nil
+	w.told.later = nil
 	if err := w.ReturnIdentity(t.Context(), c.Grant); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"html"
 	"io"
 	"log/slog"
@@ -59,6 +60,7 @@ type told struct {
 	relay  []turncred.Revocation
 	grants []Revocation
 	err    error
+	later  error // of grants alone
 }
 
 func (r *told) Revoke(_ context.Context, v turncred.Revocation) error {
@@ -72,7 +74,7 @@ func (r *told) RevokeGrant(_ context.Context, v Revocation) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.grants = append(r.grants, v)
-	return r.err
+	return errors.Join(r.err, r.later)
 }
 
 // world is a WAF on loopback, with a relay's authenticator and an eP-CSCF's verifier.
