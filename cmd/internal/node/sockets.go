@@ -102,6 +102,9 @@ func (s *sockets) open(cfg Config) (err error) {
 }
 
 func (s *sockets) close() {
+	if s == nil { // one could not be opened
+		return
+	}
 	for _, c := range s.all {
 		_ = c.Close()
 	}
