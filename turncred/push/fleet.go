@@ -153,10 +153,11 @@ func (f *Fleet) readJournal(ctx context.Context, ms []*member) error {
 	for relay, n := range strangers {
 		f.log.Warn("credential interface: revocations wait for a relay that is not listed", "relay", relay, "count", n)
 	}
-	for _, id := range past {
-		if err := f.cfg.Journal.Done(ctx, id); err != nil {
-			return fmt.Errorf("clear the journal: %w", err)
-		}
+	if len(past) == 0 {
+		return nil
+	}
+	if err := f.cfg.Journal.Done(ctx, past...); err != nil {
+		return fmt.Errorf("clear the journal: %w", err)
 	}
 	return nil
 }

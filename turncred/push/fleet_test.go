@@ -26,6 +26,7 @@ type memoryJournal struct {
 	next uint64
 	all  map[uint64]journalled
 	err  error
+	done int // calls of Done
 }
 
 type journalled struct {
@@ -47,10 +48,13 @@ func (j *memoryJournal) Add(_ context.Context, relay string, r turncred.Revocati
 	return j.next, nil
 }
 
-func (j *memoryJournal) Done(_ context.Context, id uint64) error {
+func (j *memoryJournal) Done(_ context.Context, ids ...uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	delete(j.all, id)
+	j.done++
+	for _, id := range ids {
+		delete(j.all, id)
+	}
 	return j.err
 }
 

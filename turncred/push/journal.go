@@ -12,8 +12,9 @@ import (
 type Journal interface {
 	// Add returns when r, for a relay, is on disk.
 	Add(ctx context.Context, relay string, r turncred.Revocation) (id uint64, err error)
-	// Done forgets what has been delivered, or matters no more.
-	Done(ctx context.Context, id uint64) error
+	// Done forgets what has been delivered, or matters no more, all of it with one write to the
+	// disk: a relay that comes back is waited for until that is done.
+	Done(ctx context.Context, ids ...uint64) error
 	// Pending calls f with what is not done, in any order.
 	Pending(ctx context.Context, f func(id uint64, relay string, r turncred.Revocation) error) error
 }

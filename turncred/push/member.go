@@ -338,8 +338,10 @@ func (m *member) settle(ctx context.Context) error {
 			return nil
 		}
 		var items []Item
+		ids := make([]uint64, len(owed))
 		now := m.f.cfg.Now()
 		for i, u := range owed {
+			ids[i] = u.id
 			if now.After(u.Until) {
 				m.neverTold(u.Revocation, errors.New("it did not answer until what the revocation hits had expired"))
 				continue
@@ -360,10 +362,8 @@ func (m *member) settle(ctx context.Context) error {
 				}
 			}
 		}
-		for _, u := range owed {
-			if err := m.f.cfg.Journal.Done(ctx, u.id); err != nil {
-				return err
-			}
+		if err := m.f.cfg.Journal.Done(ctx, ids...); err != nil {
+			return err
 		}
 		m.mu.Lock()
 		if m.owed = m.owed[len(owed):]; len(m.owed) == 0 {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"epcscf/turncred"
@@ -247,13 +248,15 @@ func (s *Server) batch(c *call) *Problem {
 	}
 	results := make([]*Problem, len(b.Items))
 	var rs []Record
-	var at []int
+	var at []int // of each of rs in results
+	var vs []revocationBody
+	var revoked []int // of each of vs
 	for i, it := range b.Items {
 		switch {
 		case (it.Credential == nil) == (it.Revocation == nil):
 			results[i] = problem(http.StatusBadRequest, CauseFormat, "want a credential or a revocation")
 		case it.Revocation != nil:
-			results[i] = s.revokeBody(c, *it.Revocation)
+			vs, revoked = append(vs, *it.Revocation), append(revoked, i)
 		case c.peer.Role != RoleEdge:
 			results[i] = problem(http.StatusForbidden, CauseForbidden, "role %s may not write credentials", c.peer.Role)
 		default:
@@ -264,6 +267,9 @@ func (s *Server) batch(c *call) *Problem {
 			}
 			rs, at = append(rs, r), append(at, i)
 		}
+	}
+	for i, p := range s.revokeBodies(c, vs) {
+		results[revoked[i]] = p
 	}
 	for i, p := range s.put(c.r.Context(), c.book, rs) {
 		results[at[i]] = p
@@ -276,6 +282,19 @@ func (s *Server) batch(c *call) *Problem {
 		}
 	}
 	return c.answer(out)
+}
+
+// revokeBodies takes revocations all at once, so that those who keep them sync them to disk
+// together: one after the other, the edge would give up before the last one, and again the next
+// time.
+func (s *Server) revokeBodies(c *call, bs []revocationBody) []*Problem {
+	problems := make([]*Problem, len(bs))
+	var wg sync.WaitGroup
+	for i, b := range bs {
+		wg.Go(func() { problems[i] = s.revokeBody(c, b) })
+	}
+	wg.Wait()
+	return problems
 }
 
 func (s *Server) revokeBody(c *call, b revocationBody) *Problem {
@@ -307,8 +326,8 @@ func (s *Server) snapshot(c *call) *Problem {
 		}
 		rs = append(rs, r)
 	}
-	for _, v := range b.Revocations {
-		if p := s.revokeBody(c, v); p != nil {
+	for _, p := range s.revokeBodies(c, b.Revocations) {
+		if p != nil {
 			return p
 		}
 	}

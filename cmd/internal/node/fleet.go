@@ -117,7 +117,7 @@ func (unopenedJournal) Add(context.Context, string, turncred.Revocation) (uint64
 	return 0, errors.New("the journal is not open")
 }
 
-func (unopenedJournal) Done(context.Context, uint64) error { return nil }
+func (unopenedJournal) Done(context.Context, ...uint64) error { return nil }
 
 func (unopenedJournal) Pending(context.Context, func(uint64, string, turncred.Revocation) error) error {
 	return nil

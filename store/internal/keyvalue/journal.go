@@ -36,9 +36,16 @@ func (j *Journal) Add(ctx context.Context, relay string, r turncred.Revocation) 
 	return id, err
 }
 
-// Done strikes out an entry; one that is gone already is no error.
-func (j *Journal) Done(ctx context.Context, id uint64) error {
-	return j.s.update(ctx, func(tx Tx) error { return tx.Delete(journal, rowOfEntry(id)) })
+// Done strikes out entries; one that is gone already is no error.
+func (j *Journal) Done(ctx context.Context, ids ...uint64) error {
+	return j.s.update(ctx, func(tx Tx) error {
+		for _, id := range ids {
+			if err := tx.Delete(journal, rowOfEntry(id)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Pending calls f with what is left and may still hit something, the oldest first, until f
