@@ -22,7 +22,7 @@ import (
 //
 //	WICs --wss--> edge1 --cable--> relay1, relay2
 //	     --wss--> edge2 ---------> relay1, relay2
-//	              both  ---------> PostgreSQL
+//	              all   ---------> PostgreSQL
 //
 // A cable is a proxy that can lose, delay and cut what goes through it.
 type chaosWorld struct {
@@ -111,6 +111,7 @@ turn: {realm: ims.test, deployment_secret_file: deployment.key}
 keys: [{kid: k1, file: k1.key}]
 tokens: {server_name: turn.ims.test, keys: [{kid: t1, file: t1.key}]}
 relay: {revocations_file: revocations-NAME.db, listen: {udp: %q, tcp: %q}}
+store: {kind: postgres, database_url_file: database.url, kek_file: kek.key}
 admin: {listen: ADMIN}
 log: {level: %s}
 `, at, turn, turn, level))
