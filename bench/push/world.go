@@ -164,7 +164,7 @@ func (nobody) Add(context.Context, string, turncred.Revocation) (uint64, error) 
 }
 
 // Done implements push.Journal.
-func (nobody) Done(context.Context, uint64) error { return nil }
+func (nobody) Done(context.Context, ...uint64) error { return nil }
 
 // Pending implements push.Journal.
 func (nobody) Pending(context.Context, func(uint64, string, turncred.Revocation) error) error {
