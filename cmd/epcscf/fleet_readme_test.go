@@ -77,18 +77,24 @@ func folderOfREADME(t *testing.T, edges ...string) string {
 	s := &served{dir: dir}
 	s.write(t, "secrets/deployment.key", strings.Repeat("d", 64))
 	s.write(t, "alice", "password of alice")
+	s.writeCommand(t)
+	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "bin/wic"), "epcscf/cmd/wic").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// writeCommand writes bin/epcscf.
+func (s *served) writeCommand(t *testing.T) {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.write(t, "bin/epcscf", fmt.Sprintf("#!/bin/sh\n%s=1 exec %q \"$@\"\n", asServer, self))
-	if err := os.Chmod(filepath.Join(dir, "bin/epcscf"), 0o700); err != nil {
+	if err := os.Chmod(filepath.Join(s.dir, "bin/epcscf"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "bin/wic"), "epcscf/cmd/wic").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return dir
 }
 
 func shell(t *testing.T, dir string, script []string) string {

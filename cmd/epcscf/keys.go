@@ -107,6 +107,9 @@ func (f keysFlags) with(c *cobra.Command, do func(*keyWork) error) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if kind == store.KeyToken && c.Name() != "list" && cfg.Node().TURN.Tokens.ServerName == "" {
+		return usageError{fmt.Errorf("%s: tokens.server_name is not set, so no relay takes tokens and no key of theirs", f.file)}
+	}
 	err = withStore(c, f.file, func(ctx context.Context, s store.Store) error {
 		w := &keyWork{keysFlags: f, kind: kind, cfg: cfg, store: s, ctx: ctx, cobra: c, maxTTL: life(cfg, kind)}
 		w.print = func(format string, a ...any) { _, _ = fmt.Fprintf(c.OutOrStdout(), format+"\n", a...) }

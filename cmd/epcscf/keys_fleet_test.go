@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -300,9 +301,17 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 	if !strings.HasSuffix(cred.URIs[0], f.relay1.relayPort(t, "udp")) {
 		home = f.relay2
 	}
+	allocations := func() int {
+		n, err := strconv.Atoi(home.metric("epcscf_relay_allocations"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := allocations() // a datagram that says that one is over may have been lost above
 	start = time.Now()
 	out := epcscf(t, 0, "keys", "revoke", kids[1], "-c", f.edge.file)
-	home.eventually(t, "the live allocation ends", func() bool { return home.metric("epcscf_relay_allocations") == "0" })
+	home.eventually(t, "the live allocation ends", func() bool { return allocations() < before })
 	took := time.Since(start)
 	t.Logf("revoke to the end of the allocation, the command included: %v", took.Round(time.Millisecond))
 	if took > 10*time.Second {

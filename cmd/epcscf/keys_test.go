@@ -130,6 +130,10 @@ func TestKeysWithBolt(t *testing.T) {
 			t.Errorf("keys list beside the process: %s, want %q", out, want)
 		}
 	}
+	s.edit(t, "tokens: {server_name: turn.ims.test, keys: [{kid: t1, file: t1.key}]}", "")
+	if out := epcscf(t, 2, "keys", "rotate", "--kind", "token", "-c", s.file); !strings.Contains(out, "tokens.server_name is not set") {
+		t.Errorf("keys rotate --kind token without tokens: %s", out)
+	}
 	without := prepare(t, t.TempDir(), nil, nil)
 	if out := epcscf(t, 2, "keys", "list", "-c", without.file); !strings.Contains(out, "store.kind is memory, which would forget this at once") {
 		t.Errorf("keys list without a store: %s", out)

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -163,11 +162,11 @@ func (r *ringSide) run(ctx context.Context) {
 	var background sync.WaitGroup
 	background.Go(func() { r.tick(ctx) })
 	defer background.Wait()
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		err := r.follow(ctx)
 		if was := r.up.Swap(false); ctx.Err() == nil {
-			level := slog.LevelDebug
-			if was || !errors.Is(err, context.DeadlineExceeded) {
+			level := slog.LevelDebug // it is said once an outage
+			if was || first {
 				level = slog.LevelError
 			}
 			r.log.Log(ctx, level, "the store does not answer: keys and relays stay as they are", "err", err)
@@ -260,12 +259,15 @@ func (r *ringSide) load(ctx context.Context, s store.Store) error {
 	ctx, cancel := context.WithTimeout(ctx, ringTimeout)
 	defer cancel()
 	var next ringState
-	var err error
-	if next.keys, err = s.Keys(ctx, ""); err != nil {
-		return err
+	for _, kind := range []store.KeyKind{store.KeyShared, store.KeyToken} { // the others are no business of ours
+		keys, err := s.Keys(ctx, kind)
+		if err != nil {
+			return err
+		}
+		next.keys = append(next.keys, keys...)
 	}
-	next.keys = slices.DeleteFunc(next.keys, func(k store.Key) bool { return k.Kind != store.KeyShared && k.Kind != store.KeyToken })
 	if r.cfg.Registry {
+		var err error
 		if next.relays, err = s.Relays(ctx); err != nil {
 			return err
 		}
