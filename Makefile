@@ -58,8 +58,8 @@ fuzz: ## run each fuzz target for FUZZTIME (20s)
 	done
 
 .PHONY: soak
-soak: ## four minutes of 500 registrations a second, while relay, edge, database and the way between fail in turn
-	EPCSCF_SOAK=1 $(GO) test -count 1 -run '^TestChaos$$' -v -timeout 15m ./cmd/epcscf
+soak: ## four minutes of 500 registrations a second, while relay, edge, database and the way between fail in turn; ten rotations of keys under load
+	EPCSCF_SOAK=1 $(GO) test -count 1 -run '^(TestChaos|TestKeysRotateUnderLoad)$$' -v -timeout 15m ./cmd/epcscf
 
 .PHONY: bench
 bench: ## run the benchmarks; what a registration, a relayed packet and a stored credential cost takes seven minutes (BENCH_ARGS="-rounds 5")

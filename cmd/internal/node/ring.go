@@ -240,6 +240,7 @@ func (r *ringSide) follow(ctx context.Context) error {
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer stop()
+	background.Go(func() { r.heed(following, s) })
 	if r.relay != "" {
 		background.Go(func() { r.see(following, s) })
 	}
@@ -252,6 +253,25 @@ func (r *ringSide) follow(ctx context.Context) error {
 		}
 		return r.load(ctx, s)
 	})
+}
+
+// heed says when the store is away, and when it is back: Watch waits an outage out.
+func (r *ringSide) heed(ctx context.Context, s store.Store) {
+	for ctx.Err() == nil {
+		pause(ctx, ringRetry)
+		asking, cancel := context.WithTimeout(ctx, ringTimeout)
+		_, err := s.Cursor(asking)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		switch was := r.up.Swap(err == nil); {
+		case was && err != nil:
+			r.log.Error("the store does not answer: keys and relays stay as they are", "err", err)
+		case !was && err == nil:
+			r.log.Info("the store answers again")
+		}
+	}
 }
 
 // load reads keys and relays, and takes them.
