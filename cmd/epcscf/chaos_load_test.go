@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ type chaosNode struct {
 	login    string // of an edge's WAF
 	up       atomic.Bool
 	life     atomic.Int64
-	kill     func()
+	proc     *server
 }
 
 // chaosLoad are WICs that register, and what is counted of them.
@@ -247,9 +248,20 @@ func (n *chaosNode) restart(t *testing.T, command string, down time.Duration) {
 	t.Helper()
 	n.up.Store(false)
 	n.life.Add(1)
-	n.kill()
+	n.proc.kill()
 	sleep(t, down)
-	n.kill = n.spawnAs(t, command)
+	n.start(t, command)
+}
+
+// freeze stops a process for a while, as a host does that has no time for it: connections
+// stand, and nothing answers.
+func (n *chaosNode) freeze(t *testing.T, d time.Duration) {
+	t.Helper()
+	n.up.Store(false)
+	n.life.Add(1)
+	n.proc.signal(t, syscall.SIGSTOP)
+	sleep(t, d)
+	n.proc.signal(t, syscall.SIGCONT)
 	n.up.Store(true)
 }
 

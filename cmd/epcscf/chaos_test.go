@@ -53,6 +53,7 @@ func TestChaos(t *testing.T) {
 	}{
 		{"nothing fails", func() {}, w.allIssue},
 		{"kill -9 relay1", func() { w.relays[0].restart(t, "relay", size.relay) }, w.allIssue},
+		{"freeze relay2", func() { w.relays[1].freeze(t, size.relay) }, w.allIssue},
 		{"kill -9 edge1", func() { w.edges[0].restart(t, "serve", size.edge) }, w.allIssue},
 		{"kill PostgreSQL", func() { w.killDatabase(t, size.db) }, w.allIssue},
 		{"cut edge1 from relays", func() { w.cut(t, size.cables) }, w.allIssue},

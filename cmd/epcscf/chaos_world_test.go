@@ -146,7 +146,7 @@ log: {level: %s}
 
 func (n *chaosNode) start(t *testing.T, command string) {
 	t.Helper()
-	n.kill = n.spawnAs(t, command)
+	n.proc = n.spawnProcess(t, command)
 	n.up.Store(true)
 }
 
