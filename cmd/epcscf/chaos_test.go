@@ -55,7 +55,7 @@ func TestChaos(t *testing.T) {
 		{"kill -9 relay1", func() { w.relays[0].restart(t, "relay", size.relay) }, w.allIssue},
 		{"freeze relay2", func() { w.relays[1].freeze(t, size.relay) }, w.allIssue},
 		{"kill -9 edge1", func() { w.edges[0].restart(t, "serve", size.edge) }, w.allIssue},
-		{"kill PostgreSQL", func() { w.killDatabase(t, size.db) }, w.allIssue},
+		{"kill PostgreSQL", func() { w.killDatabase(t, size.db) }, func(since time.Time) bool { return w.allIssue(since) && w.allFollow() }},
 		{"cut edge1 from relays", func() { w.cut(t, size.cables) }, w.allIssue},
 	} {
 		if soak {
@@ -100,6 +100,16 @@ func (w *chaosWorld) allIssue(since time.Time) bool {
 			if w.last[i][j].Load() < since.UnixNano() {
 				return false
 			}
+		}
+	}
+	return true
+}
+
+// allFollow reports whether each process follows the database.
+func (w *chaosWorld) allFollow() bool {
+	for _, n := range []*chaosNode{w.edges[0], w.edges[1], w.relays[0], w.relays[1]} {
+		if n.metric("epcscf_store_up") != "1" {
+			return false
 		}
 	}
 	return true
