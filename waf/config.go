@@ -41,6 +41,8 @@ type Relay struct {
 	// tokens (RFC 7635 §6.1).
 	Name string
 	URIs []string // RFC 7065, turns first
+	// Offered, where set, is in place of URIs: relays come and go. It must not block.
+	Offered func() []string
 	// Tokens makes them; its server name must be Name.
 	Tokens *token.Issuer
 }
@@ -121,7 +123,7 @@ func (c *Config) check() error {
 	}
 	seen := map[string]bool{}
 	for _, r := range c.Relays {
-		if r.Name == "" || strings.Contains(r.Name, " ") || seen[r.Name] || len(r.URIs) == 0 || r.Tokens == nil {
+		if r.Name == "" || strings.Contains(r.Name, " ") || seen[r.Name] || len(r.URIs) == 0 && r.Offered == nil || r.Tokens == nil {
 			return fmt.Errorf("waf: Relays: %q: want a name of its own, URIs and Tokens", r.Name)
 		}
 		seen[r.Name] = true

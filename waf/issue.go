@@ -120,6 +120,12 @@ func (s *Server) issueTURN(g *grant, who identity) (turnAnswer, error) {
 	if who.lent {
 		ask.Life = s.cfg.Registration.Life // relay rights end with the loan
 	}
+	uris := r.URIs
+	if r.Offered != nil {
+		if uris = r.Offered(); len(uris) == 0 {
+			return turnAnswer{}, &Error{Code: TemporarilyUnavailable, Description: "no TURN server takes users now"}
+		}
+	}
 	t, err := r.Tokens.Issue(ask)
 	if errors.Is(err, token.ErrNoKey) {
 		return turnAnswer{}, &Error{Code: TemporarilyUnavailable, Description: "no key for this TURN server now", cause: err}
@@ -133,7 +139,7 @@ func (s *Server) issueTURN(g *grant, who identity) (turnAnswer, error) {
 		AccessToken: base64.StdEncoding.EncodeToString(t.Raw), TokenType: tokenTypePoP,
 		ExpiresIn: int(t.Lifetime / time.Second), // RFC 7635 §6.2: no more than the token's
 		KeyID:     string(t.KeyID), Key: password, Alg: algHMACSHA1,
-		ICEServers: []iceServer{{URLs: r.URIs, Username: t.Username(), Credential: password}},
+		ICEServers: []iceServer{{URLs: uris, Username: t.Username(), Credential: password}},
 	}, nil
 }
 

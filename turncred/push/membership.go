@@ -85,6 +85,9 @@ func (f *Fleet) Has(kid turncred.KeyID) (every, some bool) {
 	return every, some
 }
 
+// Offered returns the URIs of all relays that take new users, those that answer first.
+func (f *Fleet) Offered() []string { return uris(f.rank(0, "")) }
+
 // Refresh asks each relay soon what it has.
 func (f *Fleet) Refresh() {
 	for _, m := range *f.members.Load() {

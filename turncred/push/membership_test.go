@@ -89,7 +89,13 @@ func TestHas(t *testing.T) {
 			t.Errorf("Has(%s) = %v, %v, want %v, %v", tt.kid, every, some, tt.every, tt.some)
 		}
 	}
+	if got := f.Offered(); len(got) != 2 {
+		t.Errorf("Offered = %v, want both", got)
+	}
 	f.SetWeight("b", 0)
+	if got := f.Offered(); !slices.Equal(got, []string{"turn:a"}) {
+		t.Errorf("Offered = %v, want a's alone", got)
+	}
 	if every, _ := f.Has("k2"); !every {
 		t.Error("a drained relay holds a key up")
 	}

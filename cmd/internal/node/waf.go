@@ -114,6 +114,9 @@ func newWAFSide(n *Node, at Addresses, reg prometheus.Registerer) (_ *wafSide, e
 			return nil, err
 		}
 		cfg.Relays = []waf.Relay{{Name: t.ServerName, URIs: n.turn.uris, Tokens: w.tokens}}
+		if n.turn.fleet != nil {
+			cfg.Relays[0].Offered = n.turn.fleet.Offered
+		}
 	}
 	if err := w.outside.handOut(n, w); err != nil {
 		return nil, err
