@@ -40,12 +40,12 @@ func (tb *tab) untilBack() {
 	tb.until("document.getElementById('registration-state') && location.search === '' && location.hash === ''")
 }
 
-// wantNothingKept fails where a token, a code or a verifier is where a later script or visitor
+// wantNothingKept fails where a token or a verifier is where a later script or visitor
 // could find it. The user name of the credential, which is on show, is no secret.
 func (tb *tab) wantNothingKept() {
 	tb.t.Helper()
-	held, err := chromedp.Run(tb.ctx, chromedp.Evaluate[string](`JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, history.state])
-		+ document.documentElement.outerHTML + performance.getEntriesByType('resource').map((e) => e.name)`))
+	held, err := chromedp.Run(tb.ctx, chromedp.Evaluate[string](`JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, history.state, window.name])
+		+ document.documentElement.outerHTML + performance.getEntries().map((e) => e.name)`))
 	if err != nil {
 		tb.t.Fatal(err)
 	}

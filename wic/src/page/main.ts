@@ -155,11 +155,13 @@ class Page {
 }
 
 const arrival = arrive();
-loadSettings().then(
-  (settings) => {
-    const page = new Page(settings);
-    log(`page ready for ${page.settings.domain}`);
-    return page.comeBack(arrival);
-  },
-  () => notice(byId('notice'), 'The page could not load its settings. Is the server still running? Reload the page once it is.'),
-);
+if (arrival) {
+  loadSettings().then(
+    (settings) => {
+      const page = new Page(settings);
+      log(`page ready for ${page.settings.domain}`);
+      return page.comeBack(arrival);
+    },
+    () => notice(byId('notice'), 'The page could not load its settings. Is the server still running? Reload the page once it is.'),
+  );
+}

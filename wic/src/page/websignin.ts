@@ -14,11 +14,27 @@ export interface Arrival {
   readonly hash: string;
 }
 
-/** Takes what the URL says out of the address bar and the history, before anything else. */
-export function arrive(): Arrival {
+/** Begins what window.name holds while the page is loaded once more. */
+const CARRIED = 'sign-in-answer ';
+
+/**
+ * Takes what the URL says out of the address bar and the history, before anything else. A
+ * fragment may hold tokens (RFC 6749 §4.2.2), and stays readable in the timing entry of the
+ * navigation for as long as the document lives. So the page is loaded once more, and the
+ * fragment carried over in memory; undefined says that this is under way.
+ */
+export function arrive(): Arrival | undefined {
   const { search, hash } = location;
   if (search || hash) history.replaceState(null, '', location.pathname);
-  return { search, hash };
+  if (hash) {
+    window.name = CARRIED + hash;
+    location.replace(location.pathname);
+    return undefined;
+  }
+  if (!window.name.startsWith(CARRIED)) return { search, hash };
+  const carried = window.name.slice(CARRIED.length);
+  window.name = '';
+  return { search: '', hash: carried };
 }
 
 /** "Sign in with the operator's web account": the way there, and back. */
