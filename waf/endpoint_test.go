@@ -408,3 +408,21 @@ func TestTokenForms(t *testing.T) {
 		t.Errorf("urls %v", a.ICEServers[0].URLs)
 	}
 }
+
+// TestRelaysComeAndGo: the entry for iceServers has the relays of now; while there is none
+// the page is told to come again.
+func TestRelaysComeAndGo(t *testing.T) {
+	offered := []string{"turn:one"}
+	w := newWorld(t, func(c *Config) { c.Relays[0].URIs, c.Relays[0].Offered = nil, func() []string { return offered } })
+	if a := w.exchange(w.code(ScopeSTUN)).granted(t, "code"); !slices.Equal(a.ICEServers[0].URLs, offered) {
+		t.Errorf("urls %v, want %v", a.ICEServers[0].URLs, offered)
+	}
+	offered = []string{"turn:two"}
+	if a := w.exchange(w.code(ScopeSTUN)).granted(t, "code"); !slices.Equal(a.ICEServers[0].URLs, offered) {
+		t.Errorf("urls %v, want %v", a.ICEServers[0].URLs, offered)
+	}
+	offered = nil
+	if a := w.exchange(w.code(ScopeSTUN)); a.status != http.StatusServiceUnavailable || a.AccessToken != "" {
+		t.Errorf("without a relay: %d %s", a.status, a.raw)
+	}
+}
