@@ -252,3 +252,30 @@ func TestRevocationAcrossHosts(t *testing.T) {
 		t.Error("the token that is good is refused at the relay")
 	}
 }
+
+// TestLoanReturnsAcrossHosts: an edge tells a WAF elsewhere that a registration has ended, and
+// the identity that was lent for it is free again long before its token ends.
+func TestLoanReturnsAcrossHosts(t *testing.T) {
+	w := prepareWAFFleet(t, "push")
+	pw := filepath.Join(w.waf.dir, "alice.pw")
+	epcscf(t, 0, "waf", "-c", w.waf.file, "identity", "add", "--class", "guests", "--impi", "alice@ims.test", "--impu", "sip:alice@ims.test")
+	for _, name := range []string{"guest1", "guest2"} {
+		epcscf(t, 0, "waf", "-c", w.waf.file, "user", "add", name, "--class", "guests", "--password-file", pw)
+	}
+	w.relay1.spawnAs(t, "relay")
+	w.edge.spawn(t) // before the WAF, which then follows it from the start
+	w.waf.spawn(t)
+	w.everyoneAnswers(t)
+	for i, name := range []string{"guest1", "guest2"} { // the pool has one identity
+		lent := w.token(t, name)
+		if out, ok := w.registers(t, lent); !ok { // and de-registers
+			t.Fatalf("register as %s: %s\n%s", name, out, w.edge.log)
+		}
+		began := time.Now()
+		w.waf.eventually(t, "what was lent comes back", func() bool { return strings.Count(w.waf.log.String(), `reason="registration ended"`) == i+1 })
+		t.Logf("%s: back %v after wic had ended", name, time.Since(began).Round(time.Millisecond))
+		if out, ok := w.registers(t, lent); ok {
+			t.Errorf("%s: the token is good after the identity has gone back: %s", name, out)
+		}
+	}
+}

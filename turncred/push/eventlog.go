@@ -20,8 +20,10 @@ const (
 	EventAllocated EventType = "allocated"
 	EventEnded     EventType = "ended"
 	EventBytes     EventType = "bytes"
-	EventGap       EventType = "gap"
-	EventAlive     EventType = "alive"
+	// EventLeft is an edge's word to a WAF: nothing stands on the grant any more that tid names.
+	EventLeft  EventType = "left"
+	EventGap   EventType = "gap"
+	EventAlive EventType = "alive"
 )
 
 // Event is what a relay tells the edges of its allocations, a line of NDJSON each.

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"epcscf/proxy"
 	"epcscf/store"
 	"epcscf/store/bolt"
 	"epcscf/turncred"
@@ -28,6 +29,7 @@ type Hearing struct {
 
 // hearing is the edge's side. A nil one does nothing.
 type hearing struct {
+	events *push.EventLog // what the WAF hears from us
 	server *push.Server
 	kept   *bolt.Store
 	log    *slog.Logger
@@ -49,8 +51,30 @@ func openHeard(h *Hearing, deployment turncred.Secret) (*bolt.Store, error) {
 	return nil, fmt.Errorf("%s: %w", h.From, err)
 }
 
+// tellsOfEnds has a WAF elsewhere hear that nothing stands on a grant any more, beside that of
+// this process. It returns nil where none listens.
+func (n *Node) tellsOfEnds(edge *proxy.Config) (*push.EventLog, error) {
+	if n.cfg.Hearing == nil || edge.Bearer == nil {
+		return nil, nil
+	}
+	log, err := push.NewEventLog(nil)
+	if err != nil {
+		return nil, err
+	}
+	here := edge.Bearer.Ended
+	edge.Bearer.Ended = func(ctx context.Context, grant string) {
+		if tid := bearer.GrantTid(grant); tid != "" {
+			log.Add(push.Event{Type: push.EventLeft, Tid: string(tid)})
+		}
+		if here != nil {
+			here(ctx, grant)
+		}
+	}
+	return log, nil
+}
+
 // newHearing returns nil where no WAF tells the edge anything.
-func newHearing(n *Node, reg prometheus.Registerer) (*hearing, error) {
+func newHearing(n *Node, events *push.EventLog, reg prometheus.Registerer) (*hearing, error) {
 	h := n.cfg.Hearing
 	if h == nil {
 		return nil, nil
@@ -82,9 +106,9 @@ func newHearing(n *Node, reg prometheus.Registerer) (*hearing, error) {
 	}
 	s, err := push.NewServer(push.ServerConfig{
 		Domain: h.Domain, Name: h.Name, Realm: n.cfg.TURN.Realm, Keys: interfaceKeys{&h.Interface}, Writers: []push.Role{push.RoleWAF},
-		Table: push.NewTable(n.cfg.TURN.Realm, nil), Revoker: to, Epochs: known, Logger: n.log, Metrics: reg,
+		Table: push.NewTable(n.cfg.TURN.Realm, nil), Revoker: to, Epochs: known, Events: events, Logger: n.log, Metrics: reg,
 	})
-	return &hearing{s, n.heard, n.log}, err
+	return &hearing{events, s, n.heard, n.log}, err
 }
 
 // serve does it until ctx ends.

@@ -126,6 +126,10 @@ func (n *Node) wire(at Addresses) (err error) {
 		}
 	}
 	n.tokens.edge(&edge, n.waf)
+	ends, err := n.tellsOfEnds(&edge)
+	if err != nil {
+		return err
+	}
 	if c := cfg.CoreTLS; c != nil {
 		edge.Core.TLS, edge.Core.TLSPort = coreTLS(c), c.Listen.Port()
 	}
@@ -133,7 +137,7 @@ func (n *Node) wire(at Addresses) (err error) {
 		return fmt.Errorf("edge: %w", err)
 	}
 	n.tokens.use(n.proxy)
-	if n.hearing, err = newHearing(n, reg); err != nil {
+	if n.hearing, err = newHearing(n, ends, reg); err != nil {
 		return err
 	}
 	n.https = n.proxy

@@ -177,7 +177,7 @@ func (n *Node) serveWAF(ctx context.Context, g *errgroup.Group) {
 	for _, ln := range n.sockets.waf {
 		g.Go(func() error { return unlessClosed(web.ServeTLS(n.behindBalancers(ln), "", "")) })
 	}
-	w.outside.serve(ctx, g, n.sockets.wafKeys)
+	w.outside.serve(ctx, g, w.Server, n.sockets.wafKeys)
 	g.Go(func() error { w.watch(ctx); return nil })
 	g.Go(func() error { prune(ctx, w.records, w.log); return nil })
 	g.Go(func() error {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +39,7 @@ type WAFNode struct {
 type wafOutside struct {
 	cfg     *WAFInterface
 	fleet   *push.Fleet  // tells them of revocations
+	left    chan string  // grants that an edge has no registration of any more
 	journal *journal     // nil in a check
 	keys    *http.Server // nil: relays have the keys in files
 	log     *slog.Logger
@@ -52,10 +54,10 @@ func newWAFOutside(n *Node, reg prometheus.Registerer) (o *wafOutside, err error
 	if err := i.CheckCertificate(push.RoleWAF); err != nil {
 		return nil, err
 	}
-	o = &wafOutside{cfg: i, log: n.log}
+	o = &wafOutside{cfg: i, log: n.log, left: make(chan string, 1024)}
 	set := push.FleetConfig{
 		Role: push.RoleWAF, Domain: i.Domain, Name: i.Name, Epoch: 1, Keys: interfaceKeys{&i.Interface},
-		Journal: unopenedJournal{}, Logger: n.log, Metrics: reg,
+		Journal: unopenedJournal{}, Event: o.hear, Logger: n.log, Metrics: reg,
 	}
 	if len(n.sockets.waf) > 0 {
 		if o.journal, err = openJournal(&i.Interface, n.cfg.TURN.Deployment); err != nil {
@@ -70,6 +72,33 @@ func newWAFOutside(n *Node, reg prometheus.Registerer) (o *wafOutside, err error
 		return nil, errors.Join(err, o.close())
 	}
 	return o, nil
+}
+
+// hear takes an edge's word that nothing stands on a grant any more. One that is lost costs
+// some minutes: the loan ends with the token.
+func (o *wafOutside) hear(node string, e push.Event) {
+	edge := slices.ContainsFunc(o.cfg.Nodes, func(n WAFNode) bool { return n.Name == node && n.Role == push.RoleEdge })
+	grant := bearer.GrantOf(turncred.Tid(e.Tid))
+	if !edge || e.Type != push.EventLeft || grant == "" {
+		return
+	}
+	select {
+	case o.left <- grant:
+	default:
+		o.log.Warn("too many registrations end at once: what was lent comes back with its token's end", "relay", node)
+	}
+}
+
+// takeBack takes back what was lent to grants that edges have done with, until ctx ends.
+func (o *wafOutside) takeBack(ctx context.Context, s *waf.Server) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case grant := <-o.left:
+			_ = s.ReturnIdentity(ctx, grant) // which logs what fails
+		}
+	}
 }
 
 // minter is for TURN tokens: what it takes back, the nodes outside hear of too.
@@ -157,11 +186,12 @@ func (o *wafOutside) handOut(n *Node, w *wafSide) error {
 }
 
 // serve does all this until ctx ends.
-func (o *wafOutside) serve(ctx context.Context, g *errgroup.Group, keys []net.Listener) {
+func (o *wafOutside) serve(ctx context.Context, g *errgroup.Group, s *waf.Server, keys []net.Listener) {
 	if o == nil {
 		return
 	}
 	g.Go(func() error { return o.fleet.Run(ctx) })
+	g.Go(func() error { o.takeBack(ctx, s); return nil })
 	for _, ln := range keys {
 		g.Go(func() error { return unlessClosed(o.keys.ServeTLS(ln, "", "")) })
 		g.Go(func() error { <-ctx.Done(); return o.keys.Close() })
