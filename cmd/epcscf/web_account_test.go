@@ -23,6 +23,7 @@ func (tb *tab) leave(grant string) {
 	tb.untilText("sign-in-card", "web account")
 	tb.until(fmt.Sprintf("(document.getElementById('grant').value = %q, true)", grant))
 	tb.click("web-sign-in")
+	tb.until("document.readyState === 'complete' && !document.getElementById('registration-state')") // both have a field #user
 }
 
 // allow consents, where the user is signed in at the WAF, and waits for the registration.
