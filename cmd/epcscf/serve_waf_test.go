@@ -24,7 +24,6 @@ import (
 // TestServeWAF: what the commands added before is served, and the tokens are good at the
 // relay; with another key of the relay's too, after SIGHUP.
 func TestServeWAF(t *testing.T) {
-	uclient := realpart.Program(t, "turnutils_uclient", "coturn")
 	addr := freeAddr(t)
 	s := prepare(t, t.TempDir(), map[string]string{
 		"kek.key": strings.Repeat("s", 32), "t2.key": base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("2"), 32)),
@@ -45,90 +44,33 @@ func TestServeWAF(t *testing.T) {
 	_, secret, _ := strings.Cut(strings.TrimSpace(command("client", "add", "--id", "wwsf", "--name", "Web", "--confidential", "--grant", "client_credentials", "--vouches")), "client_secret ")
 	s.start(t)
 
-	ca, err := os.ReadFile(s.ca.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(ca)
-	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
-	type answer struct {
-		AccessToken string `json:"access_token"`
-		TURN        struct {
-			Kid     string                                  `json:"kid"`
-			Servers []struct{ Username, Credential string } `json:"ice_servers"`
-		} `json:"turn"`
-	}
-	post := func(path string, form url.Values) *http.Response {
-		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+addr+path, strings.NewReader(form.Encode()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		r.SetBasicAuth("wwsf", secret)
-		res, err := web.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res
-	}
-	ask := func() (a answer) {
-		t.Helper()
-		res := post("/token", url.Values{"grant_type": {"client_credentials"}, "user": {"alice"}})
-		defer func() { _ = res.Body.Close() }()
-		if err := json.NewDecoder(res.Body).Decode(&a); err != nil || res.StatusCode != http.StatusOK || len(a.TURN.Servers) != 1 || a.AccessToken == "" {
-			t.Fatalf("token: %s, %v, %+v\n%s", res.Status, err, a, s.log)
-		}
-		return a
-	}
-	works := func(a answer) {
-		t.Helper()
-		out, err := exec.CommandContext(t.Context(), uclient, "-u", a.TURN.Servers[0].Username, "-w", a.TURN.Servers[0].Credential, "-y", "-c", "-n", "5", "-m", "1", "-z", "5",
-			"-p", s.relayPort(t, "udp"), "127.0.0.1").CombinedOutput()
-		if err != nil || !strings.Contains(string(out), "tot_send_msgs=10, tot_recv_msgs=10") {
-			t.Errorf("turnutils_uclient: %v\n%s\n%s", err, out, s.log)
-		}
-	}
-	first := ask()
+	w := newWAFClient(t, s, addr, secret)
+	first := w.ask()
 	s.edit(t, "    - {kid: t1, file: t1.key}\n", "    - {kid: t1, file: t1.key}\n    - {kid: t2, file: t2.key, not_before: 2026-01-01T00:00:00Z}\n")
 	s.hangUp(t)
 	s.eventually(t, "the keys are taken", func() bool { return strings.Contains(s.log.String(), "[tokens.keys]") })
-	second := ask()
+	second := w.ask()
 	if first.TURN.Kid != "t1" || second.TURN.Kid != "t2" {
 		t.Errorf("tokens by %s, then by %s; want t1, then t2", first.TURN.Kid, second.TURN.Kid)
 	}
 	var both sync.WaitGroup
-	both.Go(func() { works(first) }) // its key is there still
-	both.Go(func() { works(second) })
+	both.Go(func() { w.works(first) }) // its key is there still
+	both.Go(func() { w.works(second) })
 	both.Wait()
 	s.registerByToken(t, first.AccessToken, addr, func() {
-		res := post("/revoke", url.Values{"token": {first.AccessToken}})
+		res := w.post("/revoke", url.Values{"token": {first.AccessToken}})
 		if _ = res.Body.Close(); res.StatusCode != http.StatusOK {
 			t.Errorf("revoke: %s", res.Status)
 		}
 	})
 	// The signing key outlives the process, and so do its tokens.
-	keys := func() string {
-		t.Helper()
-		res, err := web.Get("https://" + addr + "/jwks")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = res.Body.Close() }()
-		var b bytes.Buffer
-		if _, err := b.ReadFrom(res.Body); err != nil {
-			t.Fatal(err)
-		}
-		return b.String()
-	}
-	before := keys()
+	before := w.keys()
 	if code := s.end(t); code != 0 {
 		t.Fatalf("ended with %d\n%s", code, s.log)
 	}
 	<-s.exit
 	s.start(t)
-	if after := keys(); after != before || !strings.Contains(before, "Ed25519") {
+	if after := w.keys(); after != before || !strings.Contains(before, "Ed25519") {
 		t.Errorf("keys %s, then %s", before, after)
 	}
 	for _, canary := range []string{secret, first.AccessToken, first.TURN.Servers[0].Credential} {
@@ -136,6 +78,86 @@ func TestServeWAF(t *testing.T) {
 			t.Error("the log shows a secret")
 		}
 	}
+}
+
+// wafClient is a WWSF that asks the WAF of a server for its users.
+type wafClient struct {
+	t                     *testing.T
+	s                     *served
+	addr, secret, uclient string
+	web                   *http.Client
+}
+
+// wafAnswer is what it gets.
+type wafAnswer struct {
+	AccessToken string `json:"access_token"`
+	TURN        struct {
+		Kid     string                                  `json:"kid"`
+		Servers []struct{ Username, Credential string } `json:"ice_servers"`
+	} `json:"turn"`
+}
+
+func newWAFClient(t *testing.T, s *served, addr, secret string) *wafClient {
+	t.Helper()
+	ca, err := os.ReadFile(s.ca.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	return &wafClient{t, s, addr, secret, realpart.Program(t, "turnutils_uclient", "coturn"), web}
+}
+
+func (w *wafClient) post(path string, form url.Values) *http.Response {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, "https://"+w.addr+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.SetBasicAuth("wwsf", w.secret)
+	res, err := w.web.Do(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return res
+}
+
+// ask gets tokens for alice.
+func (w *wafClient) ask() (a wafAnswer) {
+	w.t.Helper()
+	res := w.post("/token", url.Values{"grant_type": {"client_credentials"}, "user": {"alice"}})
+	defer func() { _ = res.Body.Close() }()
+	if err := json.NewDecoder(res.Body).Decode(&a); err != nil || res.StatusCode != http.StatusOK || len(a.TURN.Servers) != 1 || a.AccessToken == "" {
+		w.t.Fatalf("token: %s, %v, %+v\n%s", res.Status, err, a, w.s.log)
+	}
+	return a
+}
+
+// works has coturn's client relay with a TURN token.
+func (w *wafClient) works(a wafAnswer) {
+	w.t.Helper()
+	out, err := exec.CommandContext(w.t.Context(), w.uclient, "-u", a.TURN.Servers[0].Username, "-w", a.TURN.Servers[0].Credential, "-y", "-c", "-n", "5", "-m", "1", "-z", "5",
+		"-p", w.s.relayPort(w.t, "udp"), "127.0.0.1").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "tot_send_msgs=10, tot_recv_msgs=10") {
+		w.t.Errorf("turnutils_uclient: %v\n%s\n%s", err, out, w.s.log)
+	}
+}
+
+// keys is the JWKS document.
+func (w *wafClient) keys() string {
+	w.t.Helper()
+	res, err := w.web.Get("https://" + w.addr + "/jwks")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(res.Body); err != nil {
+		w.t.Fatal(err)
+	}
+	return b.String()
 }
 
 // registerByToken registers alice by a token of the WAF at addr, until revoke ends it. A

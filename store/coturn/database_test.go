@@ -212,22 +212,7 @@ func TestOrder(t *testing.T) {
 			}
 			records = append(records, record(tid, id, texp, "p"))
 		}
-		var revocations []turncred.Revocation
-		for range rapid.IntRange(0, 4).Draw(rt, "revocations") {
-			r := turncred.Revocation{IssuedUntil: turncred.IssueTime(rapid.IntRange(0, 4).Draw(rt, "until")), Until: texp}
-			switch rapid.IntRange(0, 3).Draw(rt, "of") {
-			case 0:
-				r.Tid = rapid.SampledFrom(records).Draw(rt, "record").Tid
-			case 1:
-				r.KeyID = "a"
-			case 2:
-				b := turncred.Binding(1)
-				r.Subject, r.Binding = 1, &b
-			default:
-				r.Subject = 2
-			}
-			revocations = append(revocations, r)
-		}
+		revocations := drawRevocations(rt, records, texp)
 		var steps []func() error
 		for _, r := range records {
 			put := func() error { return d.Put(t.Context(), r) }
@@ -265,6 +250,25 @@ func TestOrder(t *testing.T) {
 			}
 		}
 	})
+}
+
+func drawRevocations(rt *rapid.T, records []push.Record, until time.Time) (revocations []turncred.Revocation) {
+	for range rapid.IntRange(0, 4).Draw(rt, "revocations") {
+		r := turncred.Revocation{IssuedUntil: turncred.IssueTime(rapid.IntRange(0, 4).Draw(rt, "until")), Until: until}
+		switch rapid.IntRange(0, 3).Draw(rt, "of") {
+		case 0:
+			r.Tid = rapid.SampledFrom(records).Draw(rt, "record").Tid
+		case 1:
+			r.KeyID = "a"
+		case 2:
+			b := turncred.Binding(1)
+			r.Subject, r.Binding = 1, &b
+		default:
+			r.Subject = 2
+		}
+		revocations = append(revocations, r)
+	}
+	return revocations
 }
 
 func TestConflict(t *testing.T) {
