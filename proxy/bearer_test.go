@@ -14,6 +14,7 @@ import (
 	"github.com/emiago/sipgo/sip"
 	"github.com/gorilla/websocket"
 
+	"epcscf/internal/realpart"
 	"epcscf/proxy/minicore"
 	"epcscf/sipext"
 	"epcscf/turncred"
@@ -130,7 +131,7 @@ func TestRegisterByToken(t *testing.T) {
 	} {
 		for _, waits := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, waits %v", tt.name, waits), func(t *testing.T) {
-				var log syncBuffer
+				var log realpart.Output
 				waf := newWAF(time.Hour)
 				core, addr := startStub(t)
 				r := newRig(t, addr, func(c *Config) {

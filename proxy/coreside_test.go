@@ -6,12 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
 
+	"epcscf/internal/realpart"
 	"epcscf/sipext"
 )
 
@@ -383,7 +383,7 @@ func TestTimerC(t *testing.T) {
 
 // TestNoSecretInLogs: passwords, tokens and Authorization at debug level.
 func TestNoSecretInLogs(t *testing.T) {
-	var log syncBuffer
+	var log realpart.Output
 	r := newRig(t, startMinicore(t, nil), func(c *Config) {
 		c.Provisioner = sharedKey(t, &relayStub{})
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -400,24 +400,6 @@ func TestNoSecretInLogs(t *testing.T) {
 			t.Errorf("%s stands in the log:\n%s", what, log.String())
 		}
 	}
-}
-
-// syncBuffer is a buffer that a logger and a test may use at once.
-type syncBuffer struct {
-	mu sync.Mutex // guards b
-	b  strings.Builder
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 func TestServeCoreEndsWithContext(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"epcscf/internal/realpart"
 	"epcscf/turncred"
 )
 
@@ -317,7 +318,7 @@ func TestTwoLives(t *testing.T) {
 // TestClocksApart: over 5 s is a line in the log, and a metric.
 func TestClocksApart(t *testing.T) {
 	w := startRelay(t, func(c *ServerConfig) { c.Now = func() time.Time { return time.Now().Add(10 * time.Second) } })
-	reg, log := prometheus.NewRegistry(), &syncBuffer{}
+	reg, log := prometheus.NewRegistry(), &realpart.Output{}
 	f, _ := startFleet(t, func(c *FleetConfig) { c.Metrics, c.Logger = reg, slog.New(slog.NewTextHandler(log, nil)) }, w.config("a"))
 	eventually(t, "it answers", func() bool { return f.answering() == 1 })
 	eventually(t, "the log says so", func() bool { return strings.Contains(log.String(), "the clocks are apart") })
@@ -330,23 +331,6 @@ func TestClocksApart(t *testing.T) {
 			t.Errorf("skew %v, want about 10", m.GetMetric()[0])
 		}
 	}
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // TestFollow: what happens at the relays reaches the edge, and goes on after a break.
