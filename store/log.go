@@ -7,10 +7,7 @@ import (
 	"encoding/json"
 
 	"epcscf/turncred"
-	"epcscf/turncred/push"
 )
-
-var _ push.CredentialLog = CredentialLog{}
 
 // RevocationLog is the revocations of a store as a relay keeps them.
 type RevocationLog struct{ Revocations Revocations }
@@ -23,19 +20,6 @@ func (l RevocationLog) Append(ctx context.Context, r turncred.Revocation) error 
 // Load returns what is still to be heeded.
 func (l RevocationLog) Load(ctx context.Context) ([]turncred.Revocation, error) {
 	return l.Revocations.Revocations(ctx)
-}
-
-// CredentialLog is the credentials of a store as a relay keeps them.
-type CredentialLog struct{ Credentials Credentials }
-
-// Put writes rs, and returns when they will survive a crash.
-func (l CredentialLog) Put(ctx context.Context, rs []push.Record) error {
-	return l.Credentials.PutCredentials(ctx, rs)
-}
-
-// Load calls f with each record that has not expired.
-func (l CredentialLog) Load(ctx context.Context, f func(push.Record) error) error {
-	return l.Credentials.EachCredential(ctx, f)
 }
 
 // RevocationID names a revocation by what it hits, whatever its Until: 22 characters.

@@ -11,15 +11,6 @@ import (
 	"epcscf/bench/internal/subject"
 )
 
-// over picks a value of each round.
-func over[V any](s series, pick func(cost) V) []V {
-	vs := make([]V, len(s.rounds))
-	for i, r := range s.rounds {
-		vs[i] = pick(r)
-	}
-	return vs
-}
-
 func cpuOf(c cost) float64 { return c.cpu }
 
 func printCost(out io.Writer, s settings, all []series) {
@@ -27,18 +18,18 @@ func printCost(out io.Writer, s settings, all []series) {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(t, "edge\tCPU-us/reg\tmin..max\treg/s\tp50 ms\tp95 ms\tp99 ms\tfailed\tno credential\tallocs/reg\tKiB/reg\t")
 	for _, c := range all {
-		cpu := over(c, cpuOf)
+		cpu := subject.Over(c.rounds, cpuOf)
 		var failed, bare int64
 		for _, r := range c.rounds {
 			failed, bare = failed+r.failed, bare+r.bare
 		}
 		allocs, kib := "", ""
 		if c.ours {
-			allocs = fmt.Sprintf("%.0f", subject.Median(over(c, func(r cost) float64 { return r.allocs })))
-			kib = fmt.Sprintf("%.1f", subject.Median(over(c, func(r cost) float64 { return r.allocated }))/1024)
+			allocs = fmt.Sprintf("%.0f", subject.Median(subject.Over(c.rounds, func(r cost) float64 { return r.allocs })))
+			kib = fmt.Sprintf("%.1f", subject.Median(subject.Over(c.rounds, func(r cost) float64 { return r.allocated }))/1024)
 		}
 		_, _ = fmt.Fprintf(t, "%s\t%.1f\t%.1f..%.1f\t%.0f\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t\n", c.name, subject.Median(cpu), slices.Min(cpu), slices.Max(cpu),
-			subject.Median(over(c, func(r cost) float64 { return r.rate })), milliseconds(c, func(r cost) time.Duration { return r.p50 }),
+			subject.Median(subject.Over(c.rounds, func(r cost) float64 { return r.rate })), milliseconds(c, func(r cost) time.Duration { return r.p50 }),
 			milliseconds(c, func(r cost) time.Duration { return r.p95 }), milliseconds(c, func(r cost) time.Duration { return r.p99 }),
 			failed, bare, allocs, kib)
 	}
@@ -47,7 +38,7 @@ func printCost(out io.Writer, s settings, all []series) {
 }
 
 func milliseconds(s series, pick func(cost) time.Duration) string {
-	return fmt.Sprintf("%.1f", float64(subject.Median(over(s, pick)).Microseconds())/1000)
+	return fmt.Sprintf("%.1f", float64(subject.Median(subject.Over(s.rounds, pick)).Microseconds())/1000)
 }
 
 // printRatios compares the CPU time of ours with Kamailio's of the same round.

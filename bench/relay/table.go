@@ -11,19 +11,10 @@ import (
 	"epcscf/bench/internal/subject"
 )
 
-// over picks a value of each round.
-func over[V any](s series, pick func(cost) V) []V {
-	vs := make([]V, len(s.rounds))
-	for i, r := range s.rounds {
-		vs[i] = pick(r)
-	}
-	return vs
-}
-
 func cpuOf(c cost) float64 { return c.cpu }
 
 func milliseconds(s series, pick func(cost) time.Duration) float64 {
-	return float64(subject.Median(over(s, pick)).Microseconds()) / 1000
+	return float64(subject.Median(subject.Over(s.rounds, pick)).Microseconds()) / 1000
 }
 
 func printPoints(out io.Writer, s settings, rows []row) {
@@ -32,10 +23,10 @@ func printPoints(out io.Writer, s settings, rows []row) {
 	_, _ = fmt.Fprintln(t, "allocations\tbytes\tclients send/s\tserver\tCPU-us/packet\tmin..max\tlost %\tp50 ms\tp99 ms\tours/its CPU\tmin..max\t")
 	for _, r := range rows {
 		for _, c := range r.servers {
-			cpu := over(c, cpuOf)
+			cpu := subject.Over(c.rounds, cpuOf)
 			_, _ = fmt.Fprintf(t, "%d\t%d\t%s%.0f\t%s\t%.2f\t%.2f..%.2f\t%.2f\t%.2f\t%.2f\t%s\n", r.allocations, r.size, r.most(),
-				subject.Median(over(c, func(c cost) float64 { return c.rate })), c.name, subject.Median(cpu), slices.Min(cpu), slices.Max(cpu),
-				100*subject.Median(over(c, func(c cost) float64 { return c.loss })),
+				subject.Median(subject.Over(c.rounds, func(c cost) float64 { return c.rate })), c.name, subject.Median(cpu), slices.Min(cpu), slices.Max(cpu),
+				100*subject.Median(subject.Over(c.rounds, func(c cost) float64 { return c.loss })),
 				milliseconds(c, func(c cost) time.Duration { return c.p50 }), milliseconds(c, func(c cost) time.Duration { return c.p99 }),
 				r.ratio(c))
 		}

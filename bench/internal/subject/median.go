@@ -14,6 +14,15 @@ func Median[V ~int64 | ~float64](vs []V) V {
 	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
 }
 
+// Over picks a value of each round.
+func Over[R, V any](rounds []R, pick func(R) V) []V {
+	vs := make([]V, len(rounds))
+	for i, r := range rounds {
+		vs[i] = pick(r)
+	}
+	return vs
+}
+
 // Percentile takes the nearest rank of sorted values.
 func Percentile(sorted []time.Duration, p int) time.Duration {
 	if len(sorted) == 0 {

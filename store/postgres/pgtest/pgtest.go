@@ -213,7 +213,7 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
-// Up starts the server, again after Kill or Down, and waits until it answers.
+// Up starts the server, again after Kill, and waits until it answers.
 func (c *Cluster) Up() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -267,19 +267,14 @@ func (c *Cluster) Up() error {
 	}
 }
 
-// Down stops the server as an operator does; open connections are cut.
-func (c *Cluster) Down() error { return c.end(syscall.SIGINT) }
-
 // Kill ends the server as a crash does.
-func (c *Cluster) Kill() error { return c.end(syscall.SIGQUIT) }
-
-func (c *Cluster) end(s syscall.Signal) error {
+func (c *Cluster) Kill() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.proc == nil {
 		return nil
 	}
-	if err := c.proc.Signal(s); err != nil {
+	if err := c.proc.Signal(syscall.SIGQUIT); err != nil {
 		return err
 	}
 	select {
