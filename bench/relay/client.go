@@ -79,6 +79,9 @@ func exchange(fd int, m *stun.Message, tries int) (*stun.Message, error) {
 		}
 		for {
 			n, err := unix.Read(fd, buf)
+			if errors.Is(err, unix.ECONNREFUSED) {
+				time.Sleep(patience / 10) // at once: it may be starting still
+			}
 			if err != nil {
 				break // most likely nothing came in time
 			}
@@ -116,8 +119,8 @@ func (u *user) do(fd int, nonce stun.Nonce, method stun.Method, attrs ...stun.Se
 }
 
 // open makes an allocation, and binds its channel to a peer where one is wanted.
-func (u *user) open(server netip.AddrPort, withPeer bool) (f *flow, err error) {
-	f = &flow{peer: -1}
+func (u *user) open(server netip.AddrPort, withPeer bool) (_ *flow, err error) {
+	f := &flow{peer: -1}
 	if f.client, err = dial(server); err != nil {
 		return nil, err
 	}
